@@ -1,0 +1,52 @@
+"""A request's life inside an engine, as far as scheduling needs it; the Recorder keeps its times."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sim.serving.paths import Path
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """One request in a rank.
+
+    Attributes:
+        request: its index in the stream.
+        prompt_tokens, output_tokens: of the request.
+        emitted: output tokens out when it last waited (0 before its first admission).
+        prefilled: tokens computed of `prefill_tokens` so far.
+        path: its rounds, once it decodes.
+        joined: step at which the path begins.
+    """
+
+    request: int
+    prompt_tokens: int
+    output_tokens: int
+    emitted: int = 0
+    prefilled: int = 0
+    path: Path | None = None
+    joined: int = 0
+
+    @property
+    def prefill_tokens(self) -> int:
+        """Tokens to compute before it can decode: the prompt and, after a preemption, what was emitted."""
+        return self.prompt_tokens + self.emitted
+
+    @property
+    def unfilled_tokens(self) -> int:
+        """Tokens of the prefill still to compute."""
+        return self.prompt_tokens + self.emitted - self.prefilled
+
+    @property
+    def ends(self) -> int:
+        """Step before which the sequence has finished."""
+        assert self.path is not None
+        return self.joined + len(self.path)
+
+    def preempt(self, step: int) -> None:
+        """Back to the queue before `step`: its KV is dropped and will be computed again."""
+        if self.path is not None:
+            self.emitted = int(self.path.context[step - self.joined]) + 1 - self.prompt_tokens
+        self.path = None
+        self.prefilled = 0

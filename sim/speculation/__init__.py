@@ -1,0 +1,1 @@
+"""Speculative decoding: which drafts are accepted, what drafting costs, how many tokens to draft."""
