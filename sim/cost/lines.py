@@ -49,6 +49,11 @@ class Lines:
         intercept = np.rint(values[:-1]).astype(np.int64) - slope * knots[:-1]
         return cls(bounds[:-1], intercept, slope)
 
+    def at(self, context: int) -> int:
+        """Ticks of one step."""
+        cell = bisect_right(self._bounds_list, context)
+        return self._intercept_list[cell] + self._slope_list[cell] * context
+
     def total(self, context: NDArray[np.int64]) -> int:
         """Ticks of a block of steps with these contexts, which must not decrease."""
         first = bisect_right(self._bounds_list, context[0])

@@ -25,6 +25,8 @@ class StepShape:
         prefill_pairs: query-key pairs of the causal attention over the chunks, sum of q*h + q*(q+1)/2 for q new tokens
             over h cached ones.
         completed: chunks that complete a prompt and so sample a first token.
+        logits: rows of the LM head where they are not one per query token of a decoding sequence and one per completed
+            prompt (a drafter asks for its last position only).
     """
 
     sequences: Count = 0
@@ -35,6 +37,7 @@ class StepShape:
     prefill_history_tokens: Count = 0
     prefill_pairs: Count = 0
     completed: Count = 0
+    logits: Count | None = None
 
     @property
     def decode_tokens(self) -> Count:
@@ -49,4 +52,4 @@ class StepShape:
     @property
     def logit_rows(self) -> Count:
         """Rows of the LM head: every verified position, and one per completed prompt."""
-        return self.sequences * self.width + self.completed
+        return self.sequences * self.width + self.completed if self.logits is None else self.logits

@@ -36,6 +36,7 @@ class Recorder:
     """
 
     def __init__(self, requests: int, keep_steps: bool) -> None:
+        self.arrival = [NOT_YET] * requests
         self.first_token = [NOT_YET] * requests
         self.finish = [NOT_YET] * requests
         self.replica = [NOT_YET] * requests

@@ -11,6 +11,7 @@ from collections.abc import Generator
 import simpy
 from simpy.events import Event
 
+from sim.metrics.record import Recorder
 from sim.request import Requests
 from sim.serving.rank import Block, Rank
 from sim.serving.router import Router
@@ -20,6 +21,18 @@ from sim.serving.ticks import ticks_array
 _ARRIVAL, _STEP_END, _SEND, _PLAN = 1, 2, 3, 4
 
 Process = Generator[Event, None, None]
+
+
+class Clock(simpy.Environment):
+    """Simulated time in whole ticks, and how many events it took."""
+
+    def __init__(self) -> None:
+        super().__init__(initial_time=0)
+
+    @property
+    def events(self) -> int:
+        """Events scheduled so far."""
+        return int(next(self._eid))
 
 
 def at(env: simpy.Environment, time: int, priority: int) -> Event:
@@ -81,9 +94,12 @@ class Replica:
 class ReplicaFleet:
     """The replicas and their router, and how full they are."""
 
-    def __init__(self, env: simpy.Environment, ranks: list[Rank], router: Router, requests: Requests) -> None:
+    def __init__(
+        self, env: simpy.Environment, ranks: list[Rank], router: Router, requests: Requests, recorder: Recorder
+    ) -> None:
         self.loads = [0] * len(ranks)
         self._env = env
+        self._recorder = recorder
         self._router = router
         self._prompt: list[int] = requests.prompt_tokens.tolist()
         self._output: list[int] = requests.output_tokens.tolist()
@@ -112,6 +128,7 @@ class ReplicaFleet:
         number = self._router.choose(self._sent, now, self)
         self._sent += 1
         self.loads[number] += 1
+        self._recorder.arrival[request] = now
         self._replicas[number].receive(Sequence(request, self._prompt[request], self._output[request]))
 
     def _arrivals(self, requests: Requests) -> Process:

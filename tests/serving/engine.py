@@ -70,7 +70,7 @@ class Deployment:
             Rank(i, prices, paths, scheduler, self.kv, recorder, self.drafts, max_block_steps)
             for i in range(self.replicas)
         ]
-        self.fleet = ReplicaFleet(env, ranks, LeastRequests() if self.router == "least" else RoundRobin(), requests)
+        self.fleet = ReplicaFleet(env, ranks, LeastRequests() if self.router == "least" else RoundRobin(), requests, recorder)
         env.run()
         return recorder
 

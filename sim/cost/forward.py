@@ -1,0 +1,207 @@
+"""The price of one forward pass of one model over a step: every op family, on the slowest rank."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sim.attention import Linear
+from sim.cost.attention import ACTIVATION_BYTES, RankAttention
+from sim.cost.comm import Collectives
+from sim.cost.constants import Constants
+from sim.cost.dense import linear_work, linears_seconds, linears_work
+from sim.cost.elementwise import LAYER_KERNELS, embedding_work, layer_work
+from sim.cost.moe import RankExperts
+from sim.cost.routing import Routing
+from sim.cost.shape import Count, Seconds, StepShape
+from sim.cost.work import Peaks, Work
+from sim.hardware import Gpu, Link
+from sim.layers import Layers
+from sim.model import Model
+
+_EXPERT_KERNELS = 6
+"""Top-k, sort and align, grouped GEMM, activation, grouped GEMM, reduction."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForwardCost:
+    """Prices a `StepShape` for one model on one tensor-parallel group; every method is vectorised over the shape.
+
+    Attributes:
+        model, gpu, link, constants: what runs where, and how well.
+        tensor_parallel: ranks of the group.
+        expert_parallel: experts lie whole on the ranks of the group instead of being cut over them. Attention stays
+            tensor-parallel and every rank sees every token, so the collectives are the same.
+        routing: how tokens choose experts.
+        dtype: data type of the GEMMs, whose peak counts; attention and LM head compute in bf16.
+
+    Raises:
+        ValueError: the ranks do not divide the heads, expert parallelism without effect, or a dtype the GPU lacks.
+    """
+
+    model: Model
+    gpu: Gpu
+    link: Link
+    constants: Constants
+    routing: Routing
+    tensor_parallel: int = 1
+    expert_parallel: bool = False
+    dtype: str = "bf16"
+
+    def __post_init__(self) -> None:
+        if self.tensor_parallel < 1:
+            raise ValueError(f"tensor_parallel must be >= 1, got {self.tensor_parallel}")
+        for run in self.model.layers:
+            if run.attention.heads % self.tensor_parallel:
+                raise ValueError(
+                    f"tensor_parallel must divide the {run.attention.heads} attention heads of {self.model.name}, "
+                    f"got {self.tensor_parallel}"
+                )
+        if self.expert_parallel and not (self.model.is_moe and self.tensor_parallel > 1):
+            raise ValueError(
+                f"expert_parallel has no effect on {self.model.name} over {self.tensor_parallel} GPUs; set it to false"
+            )
+        self.gpu.flops_per_s(self.dtype)
+
+    def families(self, shape: StepShape, padded_tokens: Count | None = None) -> dict[str, Seconds]:
+        """Seconds per op family: `tokenwise` and `attention` together."""
+        return {**self.tokenwise(shape, padded_tokens), **self.attention(shape)}
+
+    def seconds(self, shape: StepShape, padded_tokens: Count | None = None) -> Seconds:
+        """Seconds of the whole pass on the GPU, host and sampling apart."""
+        return sum(self.families(shape, padded_tokens).values())
+
+    def tokenwise(self, shape: StepShape, padded_tokens: Count | None = None) -> dict[str, Seconds]:
+        """Seconds of the families that see tokens, not contexts.
+
+        Args:
+            shape: the step.
+            padded_tokens: tokens after padding to a CUDA graph's size (None: not padded). All but attention and LM head
+                compute the padding too; its rows pass the router like any other and load experts of their own (vLLM
+                and SGLang by default: vllm-project/vllm#46428, sgl-project/sglang#25852).
+        """
+        tokens = _computed_tokens(shape, padded_tokens)
+        embedding = embedding_work(self.model, tokens)
+        return {
+            "gemm": self._gemm_seconds(tokens),
+            "experts": self._experts_seconds(shape, tokens),
+            "collective": self._collective_seconds(tokens, shape.logit_rows),
+            "elementwise": self._elementwise_seconds(tokens),
+            "lm_head": self.constants.dense.seconds(self._head_work(shape.logit_rows), self.peaks("bf16")),
+            "embedding": self.constants.elementwise.seconds(embedding, self.peaks("bf16")),
+        }
+
+    def attention(self, shape: StepShape) -> dict[str, Seconds]:
+        """Seconds of the families that see contexts."""
+        return {
+            "attention_prefill": self.prefill_attention_s(shape),
+            "attention_decode": self.decode_attention_s(shape),
+        }
+
+    def prefill_attention_s(self, shape: StepShape) -> Seconds:
+        """Seconds of attention over the prefill chunks."""
+        peaks, constants = self.peaks("bf16"), self.constants.attention_prefill
+        return sum(run.count * self._attention(run).prefill(shape, constants, peaks) for run in self.model.layers)
+
+    def decode_attention_s(self, shape: StepShape) -> Seconds:
+        """Seconds of attention of the decoding sequences."""
+        peaks, constants = self.peaks("bf16"), self.constants.attention_decode
+        return sum(run.count * self._attention(run).decode(shape, constants, peaks) for run in self.model.layers)
+
+    def distinct_experts(self, shape: StepShape, padded_tokens: Count | None = None) -> Seconds:
+        """Mean distinct experts per MoE layer, over all ranks; 0 for a dense model."""
+        tokens = _computed_tokens(shape, padded_tokens)
+        runs = [run for run in self.model.layers if run.ffn.kind == "moe"]
+        total = sum((run.count * self._distinct(run, shape, tokens) for run in runs), 0.0 * np.asarray(tokens))
+        return total / max(1, sum(run.count for run in runs))
+
+    def bounds(self, shape: StepShape) -> Seconds:
+        """The hard lower bound: all FLOPs at peak or all bytes at full bandwidth, whichever takes longer.
+
+        Counts the matrices, the experts hit and attention that reads its cache once; small kernels could all be fused.
+        """
+        tokens, bytes_per_weight, tp = shape.tokens, self.model.weight_bytes, self.tensor_parallel
+        gemm = linears_work(self.model.outer_linears()[:-1], tokens, bytes_per_weight, tp)
+        attention = self._head_work(shape.logit_rows)
+        for run in self.model.layers:
+            gemm += run.count * linears_work(self._linears(run), tokens, bytes_per_weight, tp)
+            if run.ffn.kind == "moe":
+                gemm += run.count * self._experts(run).work(self._distinct(run, shape, tokens), tokens)
+            rank = self._attention(run)
+            attention += run.count * (rank.decode_work(shape) + rank.prefill_work(shape))
+        compute_s = gemm.flops / self.gpu.flops_per_s(self.dtype) + attention.flops / self.gpu.flops_per_s("bf16")
+        memory_s = (gemm.bytes + attention.bytes) / self.gpu.memory_bandwidth_bytes_per_s
+        bound_s: Seconds = np.maximum(compute_s, memory_s)
+        return bound_s
+
+    @property
+    def launches(self) -> int:
+        """Kernels of one pass: GEMMs, attention, small kernels, six per routed-expert layer, collectives."""
+        per_rank = 2 * self.model.layer_count + 2 if self.tensor_parallel > 1 else 0
+        layers = sum(
+            run.count
+            * (len(self._linears(run)) + 1 + LAYER_KERNELS + (_EXPERT_KERNELS if run.ffn.kind == "moe" else 0))
+            for run in self.model.layers
+        )
+        return layers + len(self.model.outer_linears()) + 2 + per_rank  # embedding and final norm
+
+    def peaks(self, dtype: str) -> Peaks:
+        """Peak rates of the GPU at a data type."""
+        gpu = self.gpu
+        return Peaks(gpu.flops_per_s(dtype), gpu.memory_bandwidth_bytes_per_s, gpu.sm_count)
+
+    def _linears(self, run: Layers) -> list[Linear]:
+        return [*run.attention.linears(self.model.hidden), *run.ffn.linears(self.model.hidden)]
+
+    def _attention(self, run: Layers) -> RankAttention:
+        return RankAttention(run.attention, self.tensor_parallel, self.model.kv_bytes, self.model.state_bytes)
+
+    def _experts(self, run: Layers) -> RankExperts:
+        tp, ep = (1, self.tensor_parallel) if self.expert_parallel else (self.tensor_parallel, 1)
+        return RankExperts(run.ffn, self.model.hidden, self.model.expert_bytes, tp, ep)
+
+    def _distinct(self, run: Layers, shape: StepShape, tokens: Count) -> Seconds:
+        alone = shape.prefill_tokens + (tokens - shape.tokens)
+        ffn = run.ffn
+        return self.routing.distinct(ffn.experts, ffn.experts_per_token, shape.sequences, shape.width, alone)
+
+    def _head_work(self, rows: Count) -> Work:
+        head = self.model.outer_linears()[-1]
+        return linear_work(head, rows, self.model.embedding_bytes, self.tensor_parallel)
+
+    def _gemm_seconds(self, tokens: Count) -> Seconds:
+        """All matrices but the routed experts and the LM head."""
+        args = (tokens, self.model.weight_bytes, self.tensor_parallel, self.constants.dense, self.peaks(self.dtype))
+        total = linears_seconds(self.model.outer_linears()[:-1], *args)
+        for run in self.model.layers:
+            total = total + run.count * linears_seconds(self._linears(run), *args)
+        return total
+
+    def _experts_seconds(self, shape: StepShape, tokens: Count) -> Seconds:
+        total: Seconds = 0.0 * np.asarray(tokens)
+        for run in self.model.layers:
+            if run.ffn.kind == "moe":
+                distinct = self._distinct(run, shape, tokens)
+                layer_s = self._experts(run).seconds(distinct, tokens, self.constants.experts, self.peaks(self.dtype))
+                total = total + run.count * layer_s
+        return total
+
+    def _elementwise_seconds(self, tokens: Count) -> Seconds:
+        total: Seconds = 0.0
+        for run in self.model.layers:
+            work = layer_work(run, self.model.hidden, tokens, self.tensor_parallel)
+            layer_s = self.constants.elementwise.seconds(work, self.peaks("bf16"), LAYER_KERNELS)
+            total = total + run.count * layer_s
+        return total
+
+    def _collective_seconds(self, tokens: Count, logit_rows: Count) -> Seconds:
+        """All-reduce after the embedding, the attention and the FFN of every layer; all-gather of the logits."""
+        group = Collectives(self.constants.allreduce, self.link, self.tensor_parallel)
+        message = np.multiply(tokens, self.model.hidden * ACTIVATION_BYTES)
+        logits = np.multiply(logit_rows, self.model.vocab * ACTIVATION_BYTES)
+        return (2 * self.model.layer_count + 1) * group.all_reduce(message) + group.all_gather(logits)
+
+
+def _computed_tokens(shape: StepShape, padded_tokens: Count | None) -> Count:
+    return shape.tokens if padded_tokens is None else np.maximum(padded_tokens, shape.tokens)

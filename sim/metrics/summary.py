@@ -1,0 +1,168 @@
+"""Statistics of a run from its records: latencies, throughput, acceptance, and where the time went."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.cost.lines import TICKS_PER_S
+from sim.cost.shape import StepShape
+from sim.cost.step import StepCost
+from sim.metrics.record import Recorder
+from sim.request import Requests
+
+QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
+
+Column = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Times:
+    """Per request, in seconds since the start of the run, float64 (n,)."""
+
+    arrival_s: Column
+    admitted_s: Column
+    first_token_s: Column
+    finish_s: Column
+
+    @classmethod
+    def of(cls, recorder: Recorder) -> Times:
+        """Times of a recorder."""
+        columns = (recorder.arrival, recorder.admitted, recorder.first_token, recorder.finish)
+        return cls(*(np.asarray(column, dtype=np.float64) / TICKS_PER_S for column in columns))
+
+    @property
+    def ttft_s(self) -> Column:
+        """Time to first token, from arrival."""
+        return self.first_token_s - self.arrival_s
+
+    @property
+    def e2e_s(self) -> Column:
+        """Time to last token, from arrival."""
+        return self.finish_s - self.arrival_s
+
+    def tpot_s(self, output_tokens: NDArray[np.int64]) -> Column:
+        """Time per output token after the first; NaN for a single token."""
+        gaps = np.where(output_tokens > 1, output_tokens - 1, np.nan)
+        return (self.finish_s - self.first_token_s) / gaps
+
+
+def distribution(values: Column) -> dict[str, float]:
+    """Mean and quantiles of the finite values; empty where there are none."""
+    values = values[np.isfinite(values)]
+    if not values.size:
+        return {}
+    return {"mean": float(values.mean())} | {name: float(np.quantile(values, q)) for name, q in QUANTILES.items()}
+
+
+def weighted_distribution(values: Column, weights: Column) -> dict[str, float]:
+    """Mean and quantiles of `values` that occur `weights` times each (the smallest value with that share at or below it)."""
+    kept = weights > 0
+    if not kept.any():
+        return {}
+    order = np.argsort(values[kept], kind="stable")
+    values, weights = values[kept][order], weights[kept][order]
+    below = np.cumsum(weights)
+    at = {name: float(values[np.searchsorted(below, q * below[-1])]) for name, q in QUANTILES.items()}
+    return {"mean": float(np.average(values, weights=weights))} | at
+
+
+def block_shape(blocks: dict[str, NDArray[np.int64]]) -> StepShape:
+    """The mean step of each block."""
+    return StepShape(
+        sequences=blocks["sequences"],
+        width=blocks["drafts"] + 1,
+        context_tokens=blocks["context_tokens"] // blocks["steps"],
+        chunks=blocks["chunks"],
+        prefill_tokens=blocks["prefill_tokens"],
+        prefill_history_tokens=blocks["prefill_history_tokens"],
+        prefill_pairs=blocks["prefill_pairs"],
+        completed=blocks["completed"],
+    )
+
+
+def block_seconds(blocks: dict[str, NDArray[np.int64]]) -> Column:
+    """Duration of each block."""
+    return (blocks["end"] - blocks["start"]) / TICKS_PER_S
+
+
+def block_phases(blocks: dict[str, NDArray[np.int64]], cost: StepCost) -> dict[str, Column]:
+    """Seconds of each block by phase; they sum to its duration."""
+    phases = cost.phases(block_shape(blocks))
+    total = sum(phases.values())
+    scale = block_seconds(blocks) / total
+    return {name: np.asarray(seconds * scale) for name, seconds in phases.items()}
+
+
+def token_gaps(recorder: Recorder, blocks: dict[str, NDArray[np.int64]], steps_s: Column) -> dict[str, float]:
+    """ITL: gaps between emissions of a sequence, which are the steps it decodes in.
+
+    `steps_s` are the durations of all steps, or of all blocks' mean steps. A preempted sequence's gap counts in TPOT alone.
+    """
+    steps = blocks["steps"] if recorder.keep_steps else np.ones_like(blocks["steps"])
+    weight = blocks["sequences"] if recorder.keep_steps else blocks["sequences"] * blocks["steps"]
+    return weighted_distribution(steps_s, np.repeat(weight, steps).astype(np.float64))
+
+
+def acceptance(recorder: Recorder, drafts: int) -> dict[str, float]:
+    """Rounds and what they accepted, over all requests; empty without SD."""
+    rounds, accepted = sum(recorder.rounds), sum(recorder.accepted)
+    if not drafts or not rounds:
+        return {}
+    length = accepted / rounds + 1.0
+    return {
+        "rounds": float(rounds),
+        "acceptance_length": length,
+        "sigma": length / (drafts + 1),
+        "engine_acceptance_rate": accepted / (rounds * drafts),
+    }
+
+
+def target_efficiency(blocks: dict[str, NDArray[np.int64]], cost: StepCost) -> float:
+    """T_T(B, 1) / T_T(B, drafts + 1) over the run's pure decode steps, each weighted by its time; NaN where there are none."""
+    pure = (blocks["chunks"] == 0) & (blocks["sequences"] > 0)
+    if not pure.any():
+        return float("nan")
+    shape = block_shape({name: column[pure] for name, column in blocks.items()})
+    plain, wide = cost.target_step_s(shape, 1), cost.target_step_s(shape, cost.drafts + 1)
+    steps = blocks["steps"][pure]
+    return float((steps * plain).sum() / (steps * wide).sum())
+
+
+def summarise(recorder: Recorder, requests: Requests, cost: StepCost, steps_s: Column, gpus: int) -> dict[str, object]:
+    """The figures of `summary.json`; names carry their units."""
+    times, blocks = Times.of(recorder), recorder.blocks()
+    seconds = block_seconds(blocks)
+    phases = {name: float(column.sum()) for name, column in block_phases(blocks, cost).items()}
+    busy_s = float(seconds.sum())
+    makespan_s = float(times.finish_s.max() - times.arrival_s.min())
+    output = int(requests.output_tokens.sum())
+    shape = block_shape(blocks)
+    experts = cost.target.distinct_experts(shape) * np.ones_like(seconds)
+    return {
+        "requests": len(requests),
+        "dropped": dict(requests.dropped),
+        "makespan_s": makespan_s,
+        "throughput": {
+            "requests_per_s": len(requests) / makespan_s,
+            "output_tokens_per_s": output / makespan_s,
+            "output_tokens_per_s_per_gpu": output / makespan_s / gpus,
+            "total_tokens_per_s": (output + int(requests.prompt_tokens.sum())) / makespan_s,
+        },
+        "ttft_s": distribution(times.ttft_s),
+        "tpot_s": distribution(times.tpot_s(requests.output_tokens)),
+        "itl_s": token_gaps(recorder, blocks, steps_s),
+        "e2e_s": distribution(times.e2e_s),
+        "speculation": acceptance(recorder, cost.drafts),
+        "target_efficiency": target_efficiency(blocks, cost) if cost.drafts else None,
+        "activated_experts": float(np.average(experts, weights=seconds)) if cost.target.model.is_moe else None,
+        "running_requests": float(np.average(blocks["sequences"], weights=seconds)),
+        "waiting_requests": float(np.average(blocks["waiting"], weights=seconds)),
+        "kv_blocks_peak": int(blocks["kv_blocks"].max()),
+        "preemptions": sum(recorder.preemptions),
+        "steps": int(blocks["steps"].sum()),
+        "busy_s": busy_s,
+        "phase_share": {name: value / busy_s for name, value in phases.items()},
+    }
