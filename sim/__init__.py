@@ -9,22 +9,74 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from sim.application import compose
+    from sim.catalogue import load_model
     from sim.config import Experiment
-    from sim.model import read_model
-    from sim.run import Result, simulate
-    from sim.sweeps import sweep
+    from sim.cost.host import read_engine
+    from sim.cost.pricing import Analytic
+    from sim.cost.routing import Uniform
+    from sim.errors import InfeasibleError
+    from sim.hardware import Cluster
+    from sim.result import Result
+    from sim.run import simulate, step_cost
+    from sim.serving.router import LeastRequests, RoundRobin
+    from sim.serving.scheduler import ChunkedPrefill
+    from sim.speculation.acceptance import ConstantRate, RatePerDepth
+    from sim.speculation.draft import DraftModel
+    from sim.speculation.length import Fixed
+    from sim.speculation.speculation import Speculation
+    from sim.workload import Lengths, Synthetic
 
 __version__ = "0.1.0"
 
-__all__ = ["Experiment", "Result", "__version__", "read_model", "simulate", "sweep"]
-
 _HOME = {
+    "Analytic": "sim.cost.pricing",
+    "ChunkedPrefill": "sim.serving.scheduler",
+    "Cluster": "sim.hardware",
+    "ConstantRate": "sim.speculation.acceptance",
+    "DraftModel": "sim.speculation.draft",
     "Experiment": "sim.config",
-    "Result": "sim.run",
-    "read_model": "sim.model",
+    "Fixed": "sim.speculation.length",
+    "InfeasibleError": "sim.errors",
+    "LeastRequests": "sim.serving.router",
+    "Lengths": "sim.workload",
+    "RatePerDepth": "sim.speculation.acceptance",
+    "Result": "sim.result",
+    "RoundRobin": "sim.serving.router",
+    "Speculation": "sim.speculation.speculation",
+    "Synthetic": "sim.workload",
+    "Uniform": "sim.cost.routing",
+    "compose": "sim.application",
+    "load_model": "sim.catalogue",
+    "read_engine": "sim.cost.host",
     "simulate": "sim.run",
-    "sweep": "sim.sweeps",
+    "step_cost": "sim.run",
 }
+
+__all__ = [
+    "Analytic",
+    "ChunkedPrefill",
+    "Cluster",
+    "ConstantRate",
+    "DraftModel",
+    "Experiment",
+    "Fixed",
+    "InfeasibleError",
+    "LeastRequests",
+    "Lengths",
+    "RatePerDepth",
+    "Result",
+    "RoundRobin",
+    "Speculation",
+    "Synthetic",
+    "Uniform",
+    "__version__",
+    "compose",
+    "load_model",
+    "read_engine",
+    "simulate",
+    "step_cost",
+]
 
 
 def __getattr__(name: str) -> object:

@@ -16,7 +16,9 @@ def load_model(name: str, field: str) -> Model:
     """
     if name.endswith(".json"):
         if not Path(name).is_file():
-            raise ValueError(f"{field} must be a catalogue name or the path of a config.json, got {name!r}: no such file")
+            raise ValueError(
+                f"{field} must be a catalogue name or the path of a config.json, got {name!r}: no such file"
+            )
         return model_from_config(Path(name))
     if name not in known_models():
         raise ValueError(

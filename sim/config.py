@@ -31,7 +31,8 @@ class Experiment:
         cost: where op times come from.
         seed: of every draw; one seed, one result.
         drop_oversized: leave out requests longer than the model's context and count them, instead of refusing the run.
-        keep_steps: keep one row per step for `steps.parquet` and token latencies; without, only blocks of steps are kept.
+        keep_steps: keep one row per step for `steps.parquet` and token latencies; without, only blocks of steps are
+            kept.
     """
 
     model: Model
@@ -56,3 +57,8 @@ class Experiment:
     def drafts(self) -> int:
         """Most draft tokens of a round; 0 without SD."""
         return self.speculation.length.most_drafts if self.speculation is not None else 0
+
+    @property
+    def label(self) -> str:
+        """Model, and whether with SD."""
+        return f"{self.model.name}, {f'SD {self.drafts}' if self.drafts else 'no SD'}"

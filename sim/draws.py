@@ -1,8 +1,8 @@
 """Random numbers by address: a draw is a function of (seed, stream, indices), never of how many draws came before.
 
-That is what makes runs comparable: every variant of a what-if (SD on and off, another scheduler, another block length) sees
-the same draw for the same request and position. The mixer is the finaliser of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014),
-applied once per index, so that neighbouring seeds, requests and positions are unrelated.
+That is what makes runs comparable: every variant of a what-if (SD on and off, another scheduler, another block
+length) sees the same draw for the same request and position. The mixer is the finaliser of SplitMix64 (Steele, Lea,
+Flood, OOPSLA 2014), applied once per index, so that neighbouring seeds, requests and positions are unrelated.
 """
 
 from __future__ import annotations

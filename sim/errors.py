@@ -4,4 +4,4 @@ from __future__ import annotations
 
 
 class InfeasibleError(Exception):
-    """Weights, or the KV of a single sequence, do not fit; the message holds the arithmetic. A sweep records it as a row."""
+    """Weights, or the KV of every request, do not fit; the message holds the arithmetic."""

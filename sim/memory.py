@@ -31,7 +31,7 @@ class Resident:
 
     @property
     def token_bytes(self) -> float:
-        """KV of one token on one GPU, in the layers that keep every token; copies where KV heads are fewer than GPUs."""
+        """KV of one token on one GPU, in the layers that keep every token."""
         groups = [group for group in kv_groups(self.model) if not group.window_tokens]
         return sum(group.bytes_per_token * self._share(group.kv_heads) for group in groups)
 
@@ -48,17 +48,20 @@ class Resident:
     def activation_bytes(self, scheduler: Scheduler) -> float:
         """Peak of activations in the largest step: the widest layer's tensors, and the logits in bf16 and fp32.
 
-        An estimate of what vLLM's profiling run finds; residual, its normed copy, then the attention's or the FFN's inner
-        tensors, whichever are wider.
+        An estimate of what vLLM's profiling run finds; residual, its normed copy, then the attention's or the FFN's
+        inner tensors, whichever are wider.
         """
         widest = max(
             max(_attention_width(run.attention), _ffn_width(run.ffn.width + run.ffn.shared_width, run.ffn.matrices))
             / self.tensor_parallel
-            + run.ffn.experts_per_token * (self.model.hidden + _ffn_width(run.ffn.expert_width, run.ffn.matrices) / self.tensor_parallel)
+            + run.ffn.experts_per_token
+            * (self.model.hidden + _ffn_width(run.ffn.expert_width, run.ffn.matrices) / self.tensor_parallel)
             for run in self.model.layers
         )
         per_token = ACTIVATION_BYTES * (3 * self.model.hidden + widest)
-        return scheduler.max_batched_tokens * per_token + scheduler.max_seqs * self.model.vocab * (ACTIVATION_BYTES + 4.0)
+        return scheduler.max_batched_tokens * per_token + scheduler.max_seqs * self.model.vocab * (
+            ACTIVATION_BYTES + 4.0
+        )
 
     def _share(self, kv_heads: int) -> float:
         return -(-kv_heads // self.tensor_parallel) / kv_heads
@@ -94,10 +97,10 @@ def kv_layout(
     if left <= 0 or blocks < 1:
         names = " + ".join(resident.model.name for resident in residents)
         raise InfeasibleError(
-            f"{names} on {gpu.name}: {gpu.memory_bytes / GIB:.1f} GiB x memory_utilization {cluster.memory_utilization} = "
-            f"{usable / GIB:.1f} GiB, less weights {weights / GIB:.1f}, activations {activations / GIB:.1f}, engine "
-            f"{engine.reserve_bytes / GIB:.1f}, windows and states of {scheduler.max_seqs} sequences {windows / GIB:.1f} GiB "
-            f"leaves {left / GIB:.1f} GiB for KV blocks of {block_bytes / GIB:.4f} GiB; use more or larger GPUs "
+            f"{names} on {gpu.name}: {gpu.memory_bytes / GIB:.1f} GiB x memory_utilization {cluster.memory_utilization}"
+            f" = {usable / GIB:.1f} GiB, less weights {weights / GIB:.1f}, activations {activations / GIB:.1f}, engine "
+            f"{engine.reserve_bytes / GIB:.1f}, windows and states of {scheduler.max_seqs} sequences "
+            f"{windows / GIB:.1f}, leaves {left / GIB:.1f} GiB for KV blocks of {block_bytes / GIB:.4f} GiB; use more or larger GPUs "
             f"(cluster.tensor_parallel), or lower scheduler.max_seqs or scheduler.max_batched_tokens"
         )
     return KvLayout(blocks, cluster.block_tokens, block_bytes, sequence_bytes, lookahead_tokens)

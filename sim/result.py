@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.config import Experiment
+from sim.cost.lines import TICKS_PER_S
 from sim.cost.step import StepCost
 from sim.cost.times import StepTimes
 from sim.files import write_whole
@@ -18,7 +19,6 @@ from sim.metrics.record import Recorder
 from sim.metrics.summary import Times, block_phases, block_seconds, summarise
 from sim.request import Requests
 from sim.serving.kv import KvLayout
-from sim.serving.ticks import TICKS_PER_S
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,8 +48,7 @@ class Result:
     @property
     def label(self) -> str:
         """Model, and whether with SD."""
-        drafts = self.experiment.drafts
-        return f"{self.experiment.model.name}, {f'SD {drafts}' if drafts else 'no SD'}"
+        return self.experiment.label
 
     def summary(self) -> dict[str, Any]:
         """Headline figures; the content of `summary.json`."""

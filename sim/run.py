@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+
 from sim.config import Experiment
 from sim.cost.forward import ForwardCost
 from sim.cost.step import StepCost
@@ -109,7 +110,8 @@ def _drop_never_fitting(requests: Requests, kv: KvLayout, drafts: int) -> Reques
     if refused == len(requests):
         raise InfeasibleError(
             f"no request fits: a replica's KV pool holds {kv.blocks} blocks of {kv.block_tokens} tokens = "
-            f"{kv.blocks * kv.block_tokens} tokens, the shortest request needs {int(tokens.min())}; use more or larger GPUs"
+            f"{kv.blocks * kv.block_tokens} tokens, the shortest request needs {int(tokens.min())}; "
+            "use more or larger GPUs"
         )
     return replace(requests.take(fits), dropped=(*requests.dropped, (NEVER_FITS, refused)))
 

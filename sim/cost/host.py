@@ -1,4 +1,4 @@
-"""The host side of an engine: graphs, launches, scheduling; and the memory it keeps for itself. One preset per version."""
+"""The host side of an engine version: graphs, launches, scheduling, and the memory it keeps for itself."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from sim.cost.shape import Count, Seconds
+from sim.data import data_dir, read_named
 
 
 @dataclass(kw_only=True, slots=True)
 class Engine:
     """An engine version: named constants shared by every run on it.
 
-    A forward pass takes its GPU time or the time the host needs to launch it, whichever is longer: nothing for a full CUDA
-    graph, `layer_host_s` per layer where attention runs between pieces of a graph, `eager_layer_host_s` without graphs.
+    A forward pass takes its GPU time or the time the host needs to launch it, whichever is longer: nothing for a
+    full CUDA graph, `layer_host_s` per layer where attention runs between pieces of a graph, `eager_layer_host_s`
+    without graphs.
 
     Attributes:
         name: engine and version.
@@ -74,3 +76,8 @@ class Engine:
         piecewise = np.where(np.logical_and(full_graph, uniform), 0.0, layers * self.layer_host_s)
         result: Seconds = np.where(graphed, piecewise, layers * self.eager_layer_host_s)[()]
         return result
+
+
+def read_engine(name: str) -> Engine:
+    """The engine preset `name` of `conf/engine/`; an unknown name is a ValueError that lists the known ones."""
+    return read_named(data_dir("conf") / "engine", name, Engine, "engine")

@@ -1,7 +1,7 @@
 """Step time as lines over cells of total context: what the serving loop asks for, in whole ticks.
 
-For a fixed batch, the price of a step depends on the cached tokens alone and is close to linear over a cell of them. So a
-block of steps costs a sum, whatever the cost model behind it.
+For a fixed batch, the price of a step depends on the cached tokens alone and is close to linear over a cell of
+them. So a block of steps costs a sum, whatever the cost model behind it.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from sim.cost.shape import Seconds
 
 TICKS_PER_S = 10**12
-_CELLS_PER_OCTAVE = 4
+_CELLS_PER_OCTAVE = 8
 _FIRST_BOUND_TOKENS = 64
 
 
 def cell_bounds(most_tokens: int) -> NDArray[np.int64]:
-    """Bounds between cells: four per octave, from 64 tokens to the first bound above `most_tokens`."""
+    """Bounds between cells: eight per octave, from 64 tokens to the first bound above `most_tokens`."""
     octaves = np.log2(max(most_tokens, 2 * _FIRST_BOUND_TOKENS) / _FIRST_BOUND_TOKENS)
     exponents = np.arange(int(np.ceil(octaves)) * _CELLS_PER_OCTAVE + 1) / _CELLS_PER_OCTAVE
     return np.rint(_FIRST_BOUND_TOKENS * 2.0**exponents).astype(np.int64)
@@ -42,7 +42,7 @@ class Lines:
 
     @classmethod
     def through(cls, bounds: NDArray[np.int64], seconds: Callable[[NDArray[np.int64]], Seconds]) -> Lines:
-        """The chords of `seconds(context_tokens)` between 0, the bounds and the last one; each constant rounded once."""
+        """The chords of `seconds(context_tokens)` between 0 and the bounds; each constant rounded once."""
         knots = np.concatenate(([0], bounds))
         values = np.broadcast_to(np.asarray(seconds(knots), dtype=np.float64), knots.shape) * TICKS_PER_S
         slope = np.rint(np.diff(values) / np.diff(knots)).astype(np.int64)

@@ -107,9 +107,9 @@ class StepCost:
 
     def sampling_s(self, shape: StepShape) -> Seconds:
         """Sampling of every logit row, or rejection; nothing where the step emits nothing."""
-        rows = np.asarray(shape.logit_rows)
+        rows = np.asarray(shape.logit_rows, dtype=np.float64)
         work = Work(bytes=rows * float(self.target.model.vocab * LOGIT_BYTES))
         constants = self.target.constants.sampling
         fixed_s = self.engine.reject_s if self.drafts else self.engine.sample_s
         peaks = self.target.peaks("bf16")
-        return constants.seconds(work, peaks) + fixed_s * (rows > 0)
+        return constants.seconds(work, peaks) + np.where(rows > 0, fixed_s, 0.0)[()]

@@ -1,4 +1,4 @@
-"""Step times in whole ticks for the serving loop: `StepCost` tabulated where it can be, so that no step is priced twice.
+"""Step times in whole ticks for the serving loop: `StepCost`, tabulated.
 
 What sees tokens is tabulated over token counts, what sees contexts becomes lines over cells of context. Both come from
 `StepCost` and its forward passes alone; a test holds them to it.
@@ -43,7 +43,9 @@ class ForwardTimes:
         self._most_tokens = most_tokens
         self._bounds = cell_bounds(most_context_tokens)
         tokens = np.arange(most_tokens + 1)
-        self._launch = _ticks(engine.launch_s(forward.model.layer_count, tokens, np.zeros_like(tokens), full_graph=False))
+        self._launch = _ticks(
+            engine.launch_s(forward.model.layer_count, tokens, np.zeros_like(tokens), full_graph=False)
+        )
         base = StepShape(prefill_tokens=1, logits=np.zeros_like(tokens))
         rows = StepShape(prefill_tokens=1, logits=tokens)
         self._rows = _ticks(sum(forward.tokenwise(rows).values()) - sum(forward.tokenwise(base).values()))
@@ -51,10 +53,21 @@ class ForwardTimes:
         self._attention_with = cache(self._tabulate_attention)
 
     def mixed(
-        self, sequences: int, context_tokens: int, chunks: int, new_tokens: int, history_tokens: int, pairs: int, rows: int
+        self,
+        sequences: int,
+        context_tokens: int,
+        chunks: int,
+        new_tokens: int,
+        history_tokens: int,
+        pairs: int,
+        rows: int,
     ) -> int:
         """A pass over decoding sequences and prefill chunks that computes `rows` rows of logits."""
-        gpu = self._tokens_with(sequences)[new_tokens] + self._rows[rows] + self._prefill(chunks, new_tokens, history_tokens, pairs)
+        gpu = (
+            self._tokens_with(sequences)[new_tokens]
+            + self._rows[rows]
+            + self._prefill(chunks, new_tokens, history_tokens, pairs)
+        )
         if sequences:
             gpu += self._attention_with(sequences).at(context_tokens)
         return max(gpu, self._launch[sequences * self._width + new_tokens])
@@ -63,7 +76,7 @@ class ForwardTimes:
         shape = StepShape(
             chunks=chunks, prefill_tokens=new_tokens, prefill_history_tokens=history_tokens, prefill_pairs=pairs
         )
-        return round(self._forward.prefill_attention_s(shape) * TICKS_PER_S)
+        return round(float(self._forward.prefill_attention_s(shape)) * TICKS_PER_S)
 
     def _tabulate_tokens(self, sequences: int) -> list[int]:
         """What sees tokens only, without logits, over prefill tokens."""
@@ -98,14 +111,21 @@ class StepTimes:
         self._target = ForwardTimes(cost.target, *room)
         self._draft = ForwardTimes(cost.draft, *room) if cost.draft is not None else None
         host_s = cost.engine.step_host_s + cost.engine.sequence_host_s * np.arange(most_tokens + 1)
-        self._host = _ticks(host_s)
+        self._host = _ticks(host_s.astype(np.float64))
         self._sampling = _ticks(cost.sampling_s(StepShape(logits=np.arange(most_tokens + 1))))
         self._draft_host = cost.drafts * _ticks(cost.engine.draft_pass_host_s)[0]
         self.decode = cache(self._tabulate_decode)
         self._single_pass = cache(self._tabulate_single_pass)
 
     def mixed(
-        self, sequences: int, context_tokens: int, chunks: int, new_tokens: int, history_tokens: int, pairs: int, completed: int
+        self,
+        sequences: int,
+        context_tokens: int,
+        chunks: int,
+        new_tokens: int,
+        history_tokens: int,
+        pairs: int,
+        completed: int,
     ) -> int:
         """One step with prefill, in ticks; arguments as in `StepShape`."""
         moments = (sequences, context_tokens, chunks, new_tokens, history_tokens, pairs)
@@ -131,5 +151,6 @@ class StepTimes:
     def _tabulate_single_pass(self, sequences: int) -> Lines:
         """One draft pass of one token per sequence."""
         return Lines.through(
-            self._bounds, lambda context: self._cost.draft_pass_s(StepShape(sequences=sequences, context_tokens=context))
+            self._bounds,
+            lambda context: self._cost.draft_pass_s(StepShape(sequences=sequences, context_tokens=context)),
         )

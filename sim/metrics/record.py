@@ -30,9 +30,9 @@ NOT_YET = -1
 class Recorder:
     """Columns by request id, and one row per block of steps.
 
-    Block columns: `start` and `end` in ticks; `steps` in the block; `context_tokens` summed over its steps; the prefill
-    moments as in `StepShape` (a block with prefill has one step); tokens emitted; requests waiting and KV blocks needed at
-    its start.
+    Block columns: `start` and `end` in ticks; `steps` in the block; `context_tokens` summed over its steps; the
+    prefill moments as in `StepShape` (a block with prefill has one step); tokens emitted; requests waiting and KV
+    blocks needed at its start.
     """
 
     def __init__(self, requests: int, keep_steps: bool) -> None:

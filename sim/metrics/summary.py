@@ -58,7 +58,7 @@ def distribution(values: Column) -> dict[str, float]:
 
 
 def weighted_distribution(values: Column, weights: Column) -> dict[str, float]:
-    """Mean and quantiles of `values` that occur `weights` times each (the smallest value with that share at or below it)."""
+    """Mean and quantiles of `values` that occur `weights` times each; a quantile is one of the values."""
     kept = weights > 0
     if not kept.any():
         return {}
@@ -99,7 +99,8 @@ def block_phases(blocks: dict[str, NDArray[np.int64]], cost: StepCost) -> dict[s
 def token_gaps(recorder: Recorder, blocks: dict[str, NDArray[np.int64]], steps_s: Column) -> dict[str, float]:
     """ITL: gaps between emissions of a sequence, which are the steps it decodes in.
 
-    `steps_s` are the durations of all steps, or of all blocks' mean steps. A preempted sequence's gap counts in TPOT alone.
+    `steps_s` are the durations of all steps, or of all blocks' mean steps. A preempted sequence's gap counts in
+    TPOT alone.
     """
     steps = blocks["steps"] if recorder.keep_steps else np.ones_like(blocks["steps"])
     weight = blocks["sequences"] if recorder.keep_steps else blocks["sequences"] * blocks["steps"]
@@ -121,7 +122,7 @@ def acceptance(recorder: Recorder, drafts: int) -> dict[str, float]:
 
 
 def target_efficiency(blocks: dict[str, NDArray[np.int64]], cost: StepCost) -> float:
-    """T_T(B, 1) / T_T(B, drafts + 1) over the run's pure decode steps, each weighted by its time; NaN where there are none."""
+    """T_T(B, 1) / T_T(B, drafts + 1) over the run's pure decode steps, by their time; NaN where there are none."""
     pure = (blocks["chunks"] == 0) & (blocks["sequences"] > 0)
     if not pure.any():
         return float("nan")

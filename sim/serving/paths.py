@@ -1,8 +1,9 @@
 """Paths: what a sequence does round by round, known when it is admitted.
 
-What a request emits under its draft length depends on nobody else, so its rounds, the context before each and the KV blocks
-each needs are drawn for hundreds of requests at a time. A round that starts with e tokens emitted has prompt + e - 1 tokens
-cached (the last emitted token is not computed yet) and emits min(d(e), drafts) + 1 tokens, cut at the request's output.
+What a request emits under its draft length depends on nobody else, so its rounds, the context before each and the
+KV blocks each needs are drawn for hundreds of requests at a time. A round that starts with e tokens emitted has
+prompt + e - 1 tokens cached (the last emitted token is not computed yet) and emits min(d(e), drafts) + 1 tokens,
+cut at the request's output.
 """
 
 from __future__ import annotations
@@ -52,7 +53,13 @@ class Paths:
     """
 
     def __init__(
-        self, requests: Requests, acceptance: Acceptance | None, drafts: int, lookahead: int, block_tokens: int, seed: int
+        self,
+        requests: Requests,
+        acceptance: Acceptance | None,
+        drafts: int,
+        lookahead: int,
+        block_tokens: int,
+        seed: int,
     ) -> None:
         if drafts and acceptance is None:
             raise ValueError(f"{drafts} drafts per round need an acceptance, got none")

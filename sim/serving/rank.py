@@ -1,7 +1,7 @@
 """A rank: its queue, its running sequences, its KV pool. It plans blocks of steps and commits them; it has no clock.
 
-A step is plan, price, advance, record. A rank's plan stays true for a *block* of steps: until a sequence finishes, a message
-arrives, or the pool would run dry. Whatever the length of its blocks, it does the same to the bit.
+A step is plan, price, advance, record. A rank's plan stays true for a *block* of steps: until a sequence finishes,
+a message arrives, or the pool would run dry. Whatever the length of its blocks, it does the same to the bit.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from sim.serving.paths import Paths
 from sim.serving.scheduler import Chunk, Room, Scheduler
 from sim.serving.sequence import Sequence
 
+_NO_PREFILL = (0, 0, 0, 0, 0)
+
 
 class Prices(Protocol):
     """What a rank asks a cost model: step time in ticks."""
@@ -30,14 +32,28 @@ class Prices(Protocol):
         """Steps in which `sequences` decode (or verify) and nothing is prefilled."""
 
     def mixed(
-        self, sequences: int, context_tokens: int, chunks: int, new_tokens: int, history_tokens: int, pairs: int, completed: int
+        self,
+        sequences: int,
+        context_tokens: int,
+        chunks: int,
+        new_tokens: int,
+        history_tokens: int,
+        pairs: int,
+        completed: int,
     ) -> int:
         """One step with prefill; arguments as in `StepShape`."""
 
 
 @dataclass(slots=True)
 class Block:
-    """`steps` coming steps of one plan, from tick `start` to `end`; with prefill there is one step."""
+    """`steps` coming steps of one plan, from tick `start` to `end`; with prefill there is one step.
+
+    Attributes:
+        context: cached tokens of the decoding sequences before each step.
+        chunks: what is prefilled.
+        moments: chunks, new tokens, history tokens, pairs and completed prompts, as in `StepShape`.
+        waiting: requests left in the queue.
+    """
 
     start: int
     end: int
@@ -45,6 +61,7 @@ class Block:
     context: NDArray[np.int64]
     chunks: list[Chunk]
     moments: tuple[int, int, int, int, int]
+    waiting: int
 
 
 class Rank:
@@ -102,14 +119,16 @@ class Rank:
         chunks = [] if preempted and self.partial is None else self._chunks(preempted)
         if not chunks and not self.running:
             if self.waiting:
-                raise AssertionError(f"rank of replica {self._replica} holds {len(self)} requests and can run none: {self._kv}")
+                raise AssertionError(
+                    f"rank of replica {self._replica} holds {len(self)} requests and can run none: {self._kv}"
+                )
             return None
         if chunks:
             return self._plan_mixed(now, chunks)
         steps = self._steady_steps(1 if preempted else self._max_block_steps)
         context = self._ledger.context(self._step, steps)
         ticks = self._prices.decode(len(self.running)).total(context)
-        return Block(now, now + ticks, steps, context, chunks, (0, 0, 0, 0, 0))
+        return Block(now, now + ticks, steps, context, chunks, _NO_PREFILL, len(self.waiting))
 
     def cut(self, block: Block, at: int) -> None:
         """Shorten `block` to the first boundary of its steps at or after tick `at`."""
@@ -142,7 +161,7 @@ class Rank:
         finished += self._commit_chunks(block)
         self._recorder.block(
             self._replica, block.start, block.end, block.steps, before, self._drafts, context_sum,
-            *block.moments, emitted + block.moments[4], len(self.waiting), needed,
+            *block.moments, emitted + block.moments[4], block.waiting, needed,
         )  # fmt: skip
         return finished
 
@@ -171,7 +190,7 @@ class Rank:
         context = self._ledger.context(self._step, 1)
         moments = (len(chunks), new, history, pairs, completed)
         ticks = self._prices.mixed(len(self.running), int(context[0]), *moments)
-        return Block(now, now + ticks, 1, context, chunks, moments)
+        return Block(now, now + ticks, 1, context, chunks, moments, len(self.waiting))
 
     def _steady_steps(self, most: int) -> int:
         """Steps until a sequence finishes or the pool runs dry; at least 1, for this step fits already."""

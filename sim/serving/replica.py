@@ -1,7 +1,7 @@
 """Replicas as SimPy processes, and the clients that send them requests.
 
-At one instant the order is fixed and never that of insertion: requests arrive, steps end, requests are sent that finishes
-set free, plans are made.
+At one instant the order is fixed and never that of insertion: requests arrive, steps end, requests are sent that
+finishes set free, plans are made.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Generator
 
 import simpy
-from simpy.events import Event
+from simpy.events import Event, EventPriority
 
 from sim.metrics.record import Recorder
 from sim.request import Requests
@@ -39,7 +39,7 @@ def at(env: simpy.Environment, time: int, priority: int) -> Event:
     """An event that happens at tick `time`, among those of the same tick in order of `priority`."""
     event = Event(env)
     event._ok, event._value = True, None
-    env.schedule(event, priority, time - int(env.now))
+    env.schedule(event, EventPriority(priority), time - int(env.now))
     return event
 
 
@@ -120,7 +120,7 @@ class ReplicaFleet:
         self.loads[number] -= requests
         if self._closed:
             if self._free == 0:
-                at(self._env, int(self._env.now), _SEND).callbacks.append(self._send_freed)  # type: ignore[union-attr]
+                at(self._env, int(self._env.now), _SEND).callbacks.append(self._send_freed)
             self._free += requests
 
     def _send(self, request: int) -> None:

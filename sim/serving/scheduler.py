@@ -1,7 +1,7 @@
 """Schedulers: which prompts a step prefills. Decoding sequences all take part in every step that has them.
 
-A scheduler is a value; the state it reads is the rank's. Adding one = one class here, one line in `sim.config`, one YAML in
-`conf/scheduler/`.
+A scheduler is a value; the state it reads is the rank's. Adding one = one class here, one line in `sim.config`, one
+YAML in `conf/scheduler/`.
 """
 
 from __future__ import annotations
@@ -79,8 +79,8 @@ class Scheduler(ABC):
 class ChunkedPrefill(Scheduler):
     """vLLM V1: first come, first served; running before waiting; prompts cut to what the token budget leaves.
 
-    Mirrors `vllm/v1/core/sched/scheduler.py` (0.10): every decoding sequence takes 1 + drafts tokens of the budget, then
-    the prompt under way, then the queue from its head until budget, sequences or KV blocks run out.
+    Mirrors `vllm/v1/core/sched/scheduler.py` (0.10): every decoding sequence takes 1 + drafts tokens of the budget,
+    then the prompt under way, then the queue from its head until budget, sequences or KV blocks run out.
 
     Attributes:
         whole_prompt_must_fit: admit a prompt only when all of it fits into the free blocks, not just its first chunk

@@ -1,7 +1,7 @@
 """Simulated time: whole picoseconds, as ints.
 
-Every duration is rounded once, here; from then on time is integer arithmetic, so sums are associative and a block of steps
-ends at exactly the instant that its steps one by one would end at. 64 bits hold 106 days.
+Every duration is rounded once, here; from then on time is integer arithmetic, so sums are associative and a block
+of steps ends at exactly the instant that its steps one by one would end at. 64 bits hold 106 days.
 """
 
 from __future__ import annotations

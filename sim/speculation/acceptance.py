@@ -68,7 +68,7 @@ class RatePerDepth(Acceptance):
 
     def survival(self, depth: int) -> NDArray[np.float64]:
         """Running products of the conditional rates."""
-        rates = np.zeros(depth)
+        rates: NDArray[np.float64] = np.zeros(depth, dtype=np.float64)
         known = min(depth, len(self.rates))
         rates[:known] = self.rates[:known]
-        return np.cumprod(rates)
+        return np.multiply.accumulate(rates)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
-from sim.cost.shape import StepShape
 from sim.catalogue import load_model
+from sim.cost.shape import StepShape
 from sim.model import Model
 
 
@@ -27,9 +27,9 @@ class Drafter(ABC):
 class DraftModel(Drafter):
     """A smaller model of the same vocabulary with its own KV cache.
 
-    As in vLLM it runs after sampling, for the next step: one pass over the verified positions (rejected ones included,
-    masked) and the prompt chunks, then drafts - 1 passes of one token. Every step pays it, so the last drafts of a request
-    are wasted. Each pass needs the LM head for one position per sequence.
+    As in vLLM it runs after sampling, for the next step: one pass over the verified positions (rejected ones
+    included, masked) and the prompt chunks, then drafts - 1 passes of one token. Every step pays it, so the last
+    drafts of a request are wasted. Each pass needs the LM head for one position per sequence.
 
     Attributes:
         model: catalogue name or path of a config.json; "" means the draft paired with the target in the catalogue.
@@ -51,11 +51,13 @@ class DraftModel(Drafter):
         """
         name = self.model or target.draft
         if not name:
-            raise ValueError(f"speculation.drafter.model must be set: {target.name} has no paired draft model; or speculation=off")
+            raise ValueError(
+                f"speculation.drafter.model must be set: {target.name} has no paired draft model; or speculation=off"
+            )
         model = load_model(name, "speculation.drafter.model")
         if model.vocab != target.vocab:
             raise ValueError(
-                f"speculation.drafter.model must share the target's vocabulary of {target.vocab} tokens ({target.name}), "
+                f"speculation.drafter.model must share the vocabulary of {target.name}, {target.vocab} tokens, "
                 f"got {model.name} with {model.vocab}"
             )
         return model

@@ -27,7 +27,8 @@ class Fixed(Length):
     def __post_init__(self) -> None:
         if not 1 <= self.drafts <= MOST_DRAFTS:
             raise ValueError(
-                f"speculation.length.drafts must lie in [1, {MOST_DRAFTS}], got {self.drafts}; speculation=off drafts none"
+                f"speculation.length.drafts must lie in [1, {MOST_DRAFTS}], got {self.drafts}; "
+                "for none take speculation=off"
             )
 
     @property

@@ -156,7 +156,7 @@ def test_small_batches_pay_one_wave_and_large_ones_by_sequence() -> None:
     def seconds(sequences: int) -> float:
         return float(rank(GQA).decode(StepShape(sequences=sequences, context_tokens=sequences), efficiency, peaks))
 
-    assert seconds(33) == pytest.approx(seconds(1), rel=0.01)
+    assert seconds(33) == pytest.approx(seconds(1), rel=0.02)
     assert seconds(330) - seconds(33) == pytest.approx(9 * efficiency.wave_s, rel=0.2)
 
 

@@ -30,7 +30,9 @@ class CurvedPrices:
         self.lines = {}
 
     def _decode_s(self, sequences, context):
-        return 4e-3 + 2e-5 * sequences * self.width + 4e-8 * np.asarray(context, float) ** 1.05 + 1e-4 * np.log1p(context)
+        return (
+            4e-3 + 2e-5 * sequences * self.width + 4e-8 * np.asarray(context, float) ** 1.05 + 1e-4 * np.log1p(context)
+        )
 
     def decode(self, sequences):
         if sequences not in self.lines:
@@ -70,7 +72,9 @@ class Deployment:
             Rank(i, prices, paths, scheduler, self.kv, recorder, self.drafts, max_block_steps)
             for i in range(self.replicas)
         ]
-        self.fleet = ReplicaFleet(env, ranks, LeastRequests() if self.router == "least" else RoundRobin(), requests, recorder)
+        self.fleet = ReplicaFleet(
+            env, ranks, LeastRequests() if self.router == "least" else RoundRobin(), requests, recorder
+        )
         env.run()
         return recorder
 
@@ -94,7 +98,9 @@ class Deployment:
         return log
 
 
-def stream(n: int, rate_per_s: float, seed: int = 0, prompt: int = 300, output: int = 60, concurrency: int = 0) -> Requests:
+def stream(
+    n: int, rate_per_s: float, seed: int = 0, prompt: int = 300, output: int = 60, concurrency: int = 0
+) -> Requests:
     """Poisson arrivals (or a closed loop) with geometric lengths, cut where the tight pool of the tests ends."""
     rng = np.random.default_rng(seed)
     arrival = np.zeros(n) if concurrency else np.cumsum(rng.exponential(1 / rate_per_s, n))

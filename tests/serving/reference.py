@@ -1,7 +1,7 @@
 """One event per step, one loop per sequence: the slow simulator that the fast one must equal to the bit.
 
-Written from the words of docs/architecture.md, not from sim.serving: no ledger, no paths, no blocks of steps, no SimPy. It
-shares the prices and the draws with it, nothing else.
+Written from the words of docs/architecture.md, not from sim.serving: no ledger, no paths, no blocks of steps, no
+SimPy. It shares the prices and the draws with it, nothing else.
 """
 
 from __future__ import annotations

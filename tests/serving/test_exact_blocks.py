@@ -30,7 +30,7 @@ def check(deployment: Deployment, requests, caps=(1, 7, 4096)):
 
 @pytest.mark.parametrize("drafts", [0, 1, 4])
 @pytest.mark.parametrize("kv", [ROOMY, TIGHT], ids=["roomy", "tight"])
-@pytest.mark.parametrize("replicas,router", [(1, "robin"), (3, "least"), (3, "robin")])
+@pytest.mark.parametrize(("replicas", "router"), [(1, "robin"), (3, "least"), (3, "robin")])
 @pytest.mark.parametrize("concurrency", [0, 24], ids=["open", "closed"])
 def test_equals_reference(drafts, kv, replicas, router, concurrency):
     requests = stream(300, rate_per_s=30.0 * replicas, concurrency=concurrency)

@@ -1,0 +1,62 @@
+"""The command line: `moesd-sim [word] [overrides]`. A word chooses what to do; no word is `run`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from sim.data import data_dir, names_in
+
+WORDS = ("run",)
+
+_HELP = """\
+moesd-sim: predict LLM serving with speculative decoding (SD), dense and MoE.
+
+Usage: moesd-sim [run] [group=option ...] [field=value ...] [-m group=a,b,c]
+
+Without arguments: a MoE and a dense pair on two H200, SD off and on, under one request stream. Prints a table, writes
+summary.json, requests.parquet, steps.parquet, config.yaml and report.html, and prints the folder last.
+
+Examples:
+  moesd-sim model=qwen3_30b_a3b cluster=h100 workload.rate_per_s=8
+  moesd-sim model=mixtral_8x7b speculation=off cluster.tensor_parallel=2
+  moesd-sim workload=azure_conversation workload.path=AzureLLMInferenceTrace_conv.csv
+  moesd-sim 'models=[path/to/config.json]' speculation.drafter.model=qwen3_0_6b
+  moesd-sim -m speculation.length.drafts=1,2,3,5 seed=0,1
+
+Groups (group=option):
+"""
+
+_MORE = """
+  --cfg job         print the composed configuration, every field with its default
+  --info defaults   where it came from
+  --hydra-help      what Hydra adds (sweeps, launchers, output folders)
+"""
+
+
+def main() -> None:
+    """Entry point of `moesd-sim` and `python -m sim`."""
+    arguments = sys.argv[1:]
+    if any(argument in {"-h", "--help"} for argument in arguments):
+        print(_HELP + _groups() + _MORE, end="")
+        return
+    if arguments and arguments[0] in WORDS:
+        del sys.argv[1]
+    elif arguments and "=" not in arguments[0] and not arguments[0].startswith(("-", "+", "~")):
+        sys.exit(
+            f"moesd-sim: unknown word {arguments[0]!r}; known: {', '.join(WORDS)}, or overrides such as model=qwen3_8b"
+        )
+    from sim import application
+
+    application.main()
+
+
+def _groups() -> str:
+    """The configuration groups and their options, one line each."""
+    conf = data_dir("conf")
+    folders = sorted(path for path in conf.rglob("*") if path.is_dir() and names_in(path))
+    return "".join(f"  {_name(folder, conf)}: {', '.join(names_in(folder))}\n" for folder in folders)
+
+
+def _name(folder: Path, conf: Path) -> str:
+    return folder.relative_to(conf).as_posix()

@@ -1,0 +1,1 @@
+"""Results as a page to read in a browser."""

@@ -1,0 +1,207 @@
+"""The figures as plain plotly dicts; colours are names of the style sheet's custom properties (`--ink`), set by the page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from sim.metrics.curves import batch_curves, mean_context_tokens
+from sim.metrics.summary import Times
+from sim.report import numbers, series
+from sim.report.runs import Run
+from sim.report.series import Column
+
+Figure = dict[str, Any]
+
+PHASES = {
+    "prefill": "prefill",
+    "draft": "draft",
+    "verify": "verify, decode",
+    "reject": "reject, sample",
+    "host": "host",
+}
+"""Phases of `StepCost.phases`, as the report calls them."""
+
+MOST_BATCHES = 300
+
+
+def all_figures(runs: Sequence[Run]) -> dict[str, Figure]:
+    """Figure id -> figure, without those that would be empty."""
+    made = {**latency_figures(runs), **history_figures(runs), "phases": phase_figure(runs), **batch_figures(runs)}
+    return {name: figure for name, figure in made.items() if figure["data"]}
+
+
+def latency_figures(runs: Sequence[Run]) -> dict[str, Figure]:
+    """CDFs of TTFT, TPOT and E2E, one trace per run."""
+    figures = {}
+    for name in ("ttft", "tpot", "e2e"):
+        curves = [series.ecdf(_latency_s(run, name)) for run in runs]
+        unit, per_s = numbers.latency_unit(float(x[-1]) for x, _ in curves if x.size)
+        data = [
+            _line(index, run, seconds * per_s, share, "%{x:.4g} " + unit + ": %{y:.1%}", shape="hv")
+            for index, (run, (seconds, share)) in enumerate(zip(runs, curves, strict=True))
+            if seconds.size
+        ]
+        x = _axis(f"{name.upper()} ({unit})", type="log", dtick="D2" if _decades(curves) < 2.5 else 1)
+        figures[name] = {"data": data, "layout": _layout(x, _axis("Share of requests", tickformat=".0%"))}
+    return figures
+
+
+def history_figures(runs: Sequence[Run]) -> dict[str, Figure]:
+    """Throughput, running and waiting requests over time, in bins that all runs share."""
+    end_s = max(float(Times.of(run.result.recorder).finish_s.max()) for run in runs)
+    edges_s = np.linspace(0.0, end_s, series.MOST_BINS + 1)
+    unit, per_unit = numbers.clock_unit(end_s)
+    middle = (edges_s[:-1] + edges_s[1:]) / 2 * per_unit
+    histories = [series.history(run.result, edges_s) for run in runs]
+    titles = {"throughput": "Output tokens per s", "running": "Requests running", "waiting": "Requests waiting"}
+    figures = {}
+    for name, title in titles.items():
+        data = [
+            _line(index, run, middle, h["output_tokens"] / np.diff(edges_s) if name == "throughput" else h[name], width=1.4)
+            for index, (run, h) in enumerate(zip(runs, histories, strict=True))
+        ]
+        figures[name] = {"data": data, "layout": _layout(_axis(f"Time ({unit})"), _axis(title, rangemode="tozero"))}
+    return figures
+
+
+def phase_figure(runs: Sequence[Run]) -> Figure:
+    """Shares of busy time, one stacked bar per run."""
+    rows = [run.label.replace(", ", "<br>", 1) for run in runs]
+    data = []
+    for phase, title in PHASES.items():
+        share = np.asarray([run.summary["phase_share"][phase] for run in runs])
+        data.append(
+            {
+                "type": "bar",
+                "orientation": "h",
+                "name": title,
+                "y": rows,
+                "x": _short(share),
+                "text": [f"{value:.0%}" if value >= 0.04 else "" for value in share.tolist()],
+                "textangle": 0,
+                "textposition": "inside",
+                "insidetextanchor": "middle",
+                "insidetextfont": {"color": "--on-phase"},
+                "marker": {"color": f"--phase-{phase}", "line": {"color": "--page", "width": 1}},
+                "hovertemplate": title + ": %{x:.1%}<extra>%{y}</extra>",
+            }
+        )
+    layout = _layout(_axis("Share of busy time", tickformat=".0%", range=[0, 1]), _axis("", autorange="reversed"))
+    legend = {"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0, "traceorder": "normal"}
+    bars = {"barmode": "stack", "bargap": 0.35, "showlegend": True, "legend": legend, "height": 130 + 58 * len(runs)}
+    return {"data": data, "layout": layout | bars}
+
+
+def batch_figures(runs: Sequence[Run]) -> dict[str, Figure]:
+    """Speedup, target efficiency and activated experts over the batch size, for the runs with SD."""
+    speedup: list[Figure] = []
+    efficiency: list[Figure] = []
+    experts: list[Figure] = []
+    for index, run in enumerate(runs):
+        if run.acceptance_length is None:
+            continue
+        curves = curves_of(run, run.acceptance_length)
+        batch = curves["batch"]
+        for data, name in ((speedup, "speedup"), (efficiency, "target_efficiency")):
+            data.append(_line(index, run, batch, curves[name], "%{y:.2f}"))
+            data.append(_operating_point(index, run, batch, curves[name]))
+        if run.result.cost.target.model.is_moe:
+            width = run.result.cost.drafts + 1
+            verify = _line(index, run, batch, curves["experts_verify"], "%{y:.1f}")
+            plain = _line(index, run, batch, curves["experts_plain"], "%{y:.1f}")
+            experts.append(verify | {"name": f"{run.label}: verify, {width} tokens per sequence"})
+            experts.append(plain | {"name": f"{run.label}: 1 token per sequence", "line": plain["line"] | {"dash": "dot"}})
+    x = _axis("Batch (sequences)", type="log", tickvals=[2**k for k in range(13)])
+    unified = {"hovermode": "x unified"}
+    shapes = {"shapes": [_level(1.0)]}
+    return {
+        "speedup": {"data": speedup, "layout": _layout(x, _axis("Speedup", rangemode="tozero")) | unified | shapes},
+        "efficiency": {
+            "data": efficiency,
+            "layout": _layout(x, _axis("Target efficiency", rangemode="tozero")) | unified | shapes,
+        },
+        "experts": {"data": experts, "layout": _layout(x, _axis("Experts per layer", rangemode="tozero")) | unified},
+    }
+
+
+def curves_of(run: Run, acceptance_length: float) -> dict[str, Column]:
+    """Batch curves at the run's mean context, as far as its scheduler and its KV pool allow."""
+    result = run.result
+    context = mean_context_tokens(result.recorder.blocks())
+    blocks_each = result.kv.blocks_for(context + result.cost.drafts + 1)
+    most = max(1, min(result.experiment.scheduler.max_seqs, result.kv.blocks // blocks_each))
+    batches = np.unique(np.rint(np.geomspace(1, most, MOST_BATCHES)).astype(np.int64))
+    return batch_curves(result.cost, context, acceptance_length, batches)
+
+
+def _latency_s(run: Run, name: str) -> Column:
+    times = Times.of(run.result.recorder)
+    return {"ttft": times.ttft_s, "tpot": times.tpot_s(run.result.requests.output_tokens), "e2e": times.e2e_s}[name]
+
+
+def _decades(curves: Sequence[tuple[Column, Column]]) -> float:
+    ends = [(x[0], x[-1]) for x, _ in curves if x.size and x[0] > 0]
+    return float(np.log10(max(e for _, e in ends) / min(s for s, _ in ends))) if ends else 0.0
+
+
+def _line(index: int, run: Run, x: Column, y: Column, hover: str = "%{y:.4g}", shape: str = "linear", width: float = 2) -> Figure:
+    """A trace of a run; `meta` is the run's number, by which the page shows and hides it."""
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "name": run.label,
+        "meta": index,
+        "x": _short(x),
+        "y": _short(y),
+        "line": {"color": run.colour, "dash": run.dash, "width": width, "shape": shape},
+        "hovertemplate": hover,
+    }
+
+
+def _operating_point(index: int, run: Run, batch: Column, curve: Column) -> Figure:
+    """Where on its curve the run was, on the average."""
+    mean = float(np.clip(run.summary["running_requests"], batch[0], batch[-1]))
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": run.label,
+        "meta": index,
+        "x": _short(np.asarray([mean])),
+        "y": _short(np.interp([mean], batch, curve)),
+        "marker": {"color": run.colour, "size": 10, "line": {"color": "--page", "width": 2}},
+        "hoverinfo": "skip",
+    }
+
+
+def _level(y: float) -> Figure:
+    line = {"color": "--faint", "width": 1, "dash": "dot"}
+    return {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": y, "y1": y, "line": line, "layer": "below"}
+
+
+def _axis(title: str, **more: Any) -> Figure:
+    lines = {"gridcolor": "--grid", "zerolinecolor": "--grid", "linecolor": "--grid", "automargin": True}
+    return {"title": {"text": title, "standoff": 8}} | lines | more
+
+
+def _layout(x: Figure, y: Figure) -> Figure:
+    return {
+        "xaxis": x,
+        "yaxis": y,
+        "height": 320,
+        "margin": {"l": 8, "r": 24, "t": 32, "b": 8},
+        "paper_bgcolor": "--page",
+        "plot_bgcolor": "--page",
+        "font": {"family": "system-ui, sans-serif", "size": 12.5, "color": "--ink"},
+        "hoverlabel": {"bgcolor": "--page", "bordercolor": "--grid", "font": {"color": "--ink"}, "namelength": -1},
+        "showlegend": False,
+        "hovermode": "closest",
+        "uirevision": "zoom and legend outlive a redraw",
+    }
+
+
+def _short(values: Column) -> list[float]:
+    """Six significant digits: finer than a screen, coarser than the last bit of another machine's library."""
+    return [float(f"{value:.6g}") for value in values.tolist()]

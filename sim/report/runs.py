@@ -1,0 +1,102 @@
+"""The runs of a report: named apart, paired with their twins without SD, each with its own colour and line."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sim.report.settings import distinguish, settings
+from sim.result import Result
+
+COLOURS = 8
+"""Colours of the style sheet, `--run-0` and up."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Run:
+    """A result as the report shows it.
+
+    Attributes:
+        result: the run.
+        summary: its headline figures.
+        label: unique in the report.
+        colour: custom property of the style sheet; a run without SD shares that of its first SD twin.
+        settings: the experiment as flat text.
+        plain: summary of the run that differs by having no SD, None where there is none or this is one.
+    """
+
+    result: Result
+    summary: dict[str, Any]
+    label: str
+    colour: str
+    settings: dict[str, str]
+    plain: dict[str, Any] | None
+
+    @property
+    def dash(self) -> str:
+        """Solid with SD, dashed without."""
+        return "solid" if self.result.experiment.drafts else "dash"
+
+    @property
+    def speedup(self) -> float | None:
+        """Median TPOT without SD over median TPOT with it, under the same requests; None where either is missing."""
+        if self.plain is None or not self.plain["tpot_s"] or not self.summary["tpot_s"]:
+            return None
+        return float(self.plain["tpot_s"]["p50"] / self.summary["tpot_s"]["p50"])
+
+    @property
+    def acceptance_length(self) -> float | None:
+        """Tokens per round and sequence; None without SD."""
+        return self.summary["speculation"].get("acceptance_length")
+
+    @property
+    def target_efficiency(self) -> float | None:
+        """Over the run's pure decode steps; None without SD or without such steps."""
+        efficiency = self.summary["target_efficiency"]
+        return None if efficiency is None or math.isnan(efficiency) else float(efficiency)
+
+
+def runs_of(results: Sequence[Result]) -> list[Run]:
+    """The results as runs, in their order."""
+    texts = [settings(result.experiment) for result in results]
+    twins = [_without_sd(text) for text in texts]
+    summaries = [result.summary() for result in results]
+    plain = {twin: s for twin, s, r in zip(twins, summaries, results, strict=True) if not r.experiment.drafts}
+    return [
+        Run(result=r, summary=s, label=label, colour=colour, settings=text, plain=plain.get(twin) if s["drafts"] else None)
+        for r, s, label, colour, text, twin in zip(
+            results, summaries, _labels(results, texts), _colours(results, twins), texts, twins, strict=True
+        )
+    ]
+
+
+def _without_sd(text: dict[str, str]) -> tuple[tuple[str, str], ...]:
+    return tuple((key, value) for key, value in text.items() if not key.startswith("speculation"))
+
+
+def _labels(results: Sequence[Result], texts: Sequence[dict[str, str]]) -> list[str]:
+    alike = defaultdict(list)
+    for number, result in enumerate(results):
+        alike[result.label].append(number)
+    labels = [result.label for result in results]
+    for numbers in alike.values():
+        if len(numbers) > 1:
+            for number, apart in zip(numbers, distinguish([texts[i] for i in numbers]), strict=True):
+                labels[number] += f" ({apart})"
+    return labels
+
+
+def _colours(results: Sequence[Result], twins: Sequence[tuple[tuple[str, str], ...]]) -> list[str]:
+    """One colour per pair; further SD runs of a pair take colours of their own."""
+    taken: dict[object, int] = {}
+    seen: dict[object, int] = defaultdict(int)
+    colours = []
+    for result, twin in zip(results, twins, strict=True):
+        with_sd = bool(result.experiment.drafts)
+        key = (twin, seen[twin, with_sd] if with_sd else 0)
+        seen[twin, with_sd] += 1
+        colours.append(f"--run-{taken.setdefault(key, len(taken)) % COLOURS}")
+    return colours
