@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from sim.catalogue import load_model
@@ -102,17 +104,27 @@ def _store_schemas() -> None:
 
 
 def _run(config: DictConfig) -> None:
-    """One job: simulate, print, write, and say where."""
+    """One job. What the user got wrong ends a single run with one line; a sweep goes on to its next job."""
+    try:
+        _simulate(config)
+    except ValueError as error:
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            raise
+        sys.exit(f"moesd-sim: {error}")
+
+
+def _simulate(config: DictConfig) -> None:
+    """Simulate, print, write, and say where."""
     from rich.console import Console
 
     from sim.job import compare
     from sim.table import comparison_table
 
     console = Console()
-    job = OmegaConf.to_object(config)
-    assert isinstance(job, Job)
     folder = Path(HydraConfig.get().runtime.output_dir)
     with console.status("") as status:
+        job = OmegaConf.to_object(config)
+        assert isinstance(job, Job)
         comparison = compare(job.experiments(), lambda label: status.update(f"simulating {label}"))
         status.update("writing the report")
         comparison.save(folder)

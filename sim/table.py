@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from sim.metrics.summary import QUANTILES
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -17,7 +19,7 @@ def comparison_table(summaries: dict[str, dict[str, Any]]) -> Table:
     table = Table(title="Predicted serving performance", title_justify="left", show_edge=False, pad_edge=False)
     table.add_column("")
     for label in summaries:
-        table.add_column(label, justify="right", no_wrap=False)
+        table.add_column(label.replace(", ", "\n"), justify="right")
     for name, cells in _rows(list(summaries.values())):
         table.add_row(name, *cells)
     return table
@@ -30,13 +32,16 @@ def _rows(runs: list[dict[str, Any]]) -> list[tuple[str, list[str]]]:
     ]
     for key, name in LATENCIES.items():
         unit, scale = ("s", 1.0) if key == "e2e_s" else ("ms", 1e3)
-        rows.append((f"{name} p50 / p90 / p99, {unit}", [_quantiles(run[key], scale) for run in runs]))
+        rows += [
+            (f"{name} {quantile}, {unit}", [_number(run[key].get(quantile), scale=scale, digits=1) for run in runs])
+            for quantile in QUANTILES
+        ]
     rows += [
         ("speedup by SD (TPOT)", [_number(run.get("speedup", {}).get("tpot"), "x") for run in runs]),
         ("speedup by SD (E2E)", [_number(run.get("speedup", {}).get("e2e"), "x") for run in runs]),
         ("acceptance length", [_number(run["speculation"].get("acceptance_length")) for run in runs]),
         ("target efficiency", [_number(run["target_efficiency"]) for run in runs]),
-        ("activated experts per layer", [_number(run["activated_experts"], digits=1) for run in runs]),
+        ("activated experts", [_number(run["activated_experts"], digits=1) for run in runs]),
         ("running requests", [_number(run["running_requests"], digits=1) for run in runs]),
     ]
     phases = runs[0]["phase_share"] if runs else {}
@@ -48,9 +53,5 @@ def _rows(runs: list[dict[str, Any]]) -> list[tuple[str, list[str]]]:
     return rows
 
 
-def _quantiles(figures: dict[str, float], scale: float) -> str:
-    return " / ".join(f"{figures[name] * scale:.1f}" for name in ("p50", "p90", "p99")) if figures else "-"
-
-
-def _number(value: float | None, unit: str = "", digits: int = 2) -> str:
-    return "-" if value is None else f"{value:.{digits}f}{unit}"
+def _number(value: float | None, unit: str = "", scale: float = 1.0, digits: int = 2) -> str:
+    return "-" if value is None else f"{value * scale:,.{digits}f}{unit}"

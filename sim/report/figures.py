@@ -80,7 +80,7 @@ def phase_figure(runs: Sequence[Run]) -> Figure:
                 "name": title,
                 "y": rows,
                 "x": _short(share),
-                "text": [f"{value:.0%}" if value >= 0.04 else "" for value in share.tolist()],
+                "text": [f"{value:.0%}" if value >= 0.06 else "" for value in share.tolist()],
                 "textangle": 0,
                 "textposition": "inside",
                 "insidetextanchor": "middle",
@@ -118,7 +118,7 @@ def batch_figures(runs: Sequence[Run]) -> dict[str, Figure]:
     unified = {"hovermode": "x unified"}
     shapes = {"shapes": [_level(1.0)]}
     return {
-        "speedup": {"data": speedup, "layout": _layout(x, _axis("Speedup", rangemode="tozero")) | unified | shapes},
+        "speedup": {"data": speedup, "layout": _layout(x, _axis("Speedup over no SD", rangemode="tozero")) | unified | shapes},
         "efficiency": {
             "data": efficiency,
             "layout": _layout(x, _axis("Target efficiency", rangemode="tozero")) | unified | shapes,
@@ -177,7 +177,7 @@ def _operating_point(index: int, run: Run, batch: Column, curve: Column) -> Figu
 
 
 def _level(y: float) -> Figure:
-    line = {"color": "--faint", "width": 1, "dash": "dot"}
+    line = {"color": "--faint", "width": 1.5, "dash": "dot"}
     return {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": y, "y1": y, "line": line, "layer": "below"}
 
 

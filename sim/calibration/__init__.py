@@ -1,0 +1,1 @@
+"""From kernel traces and measured runs to constants and tables of the cost model."""

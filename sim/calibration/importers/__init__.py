@@ -1,0 +1,1 @@
+"""Readers of other people's kernel timings; each yields a `checks.Trace`."""

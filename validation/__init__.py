@@ -1,0 +1,1 @@
+"""Measured figures against predicted ones: `python -m validation SUITE... [--data FOLDER] [--json OUT]`."""

@@ -1,0 +1,34 @@
+"""`python -m validation SUITE... [--data FOLDER] [--json OUT]`: recompute figures, print them, say which miss."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from importlib import import_module
+from pathlib import Path
+
+from validation.checks import Check, print_table, write_json
+
+SUITES = ("kernels", "paper", "speculation", "vllm", "queueing", "speed")
+
+
+def main() -> int:
+    """Exit status 1 where a bar is missed."""
+    parser = argparse.ArgumentParser(prog="python -m validation", description=__doc__)
+    parser.add_argument("suites", nargs="+", choices=SUITES, metavar="SUITE", help=", ".join(SUITES))
+    parser.add_argument("--data", type=Path, help="folder of the public tables and traces; without it, what needs them is skipped")
+    parser.add_argument("--json", type=Path, help="also write the checks here")
+    arguments = parser.parse_args()
+    if arguments.data is not None and not arguments.data.is_dir():
+        parser.error(f"--data must be a folder, got {arguments.data}")
+    checks: list[Check] = []
+    for suite in dict.fromkeys(arguments.suites):
+        checks += import_module(f"validation.{suite}").checks(arguments.data)
+    print_table(checks)
+    if arguments.json is not None:
+        write_json(checks, arguments.json)
+    return int(any(check.passed is False for check in checks))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
