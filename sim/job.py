@@ -12,6 +12,7 @@ from typing import Any
 from sim.config import Experiment
 from sim.errors import InfeasibleError
 from sim.files import write_whole
+from sim.metrics.summary import speedup
 from sim.result import Result
 from sim.run import simulate
 
@@ -74,14 +75,3 @@ def compare(experiments: Iterable[Experiment], started: Callable[[str], None] | 
         except InfeasibleError as error:
             comparison.infeasible[experiment.label] = str(error)
     return comparison
-
-
-def speedup(plain: dict[str, Any], speculated: dict[str, Any]) -> dict[str, float]:
-    """How many times better with SD, by time per output token, end-to-end latency and output throughput."""
-    ratios = {
-        name: plain[f"{name}_s"]["mean"] / speculated[f"{name}_s"]["mean"]
-        for name in ("tpot", "e2e")
-        if plain[f"{name}_s"] and speculated[f"{name}_s"]
-    }
-    tokens = "output_tokens_per_s"
-    return ratios | {"throughput": speculated["throughput"][tokens] / plain["throughput"][tokens]}

@@ -100,7 +100,8 @@ def kv_layout(
             f"{names} on {gpu.name}: {gpu.memory_bytes / GIB:.1f} GiB x memory_utilization {cluster.memory_utilization}"
             f" = {usable / GIB:.1f} GiB, less weights {weights / GIB:.1f}, activations {activations / GIB:.1f}, engine "
             f"{engine.reserve_bytes / GIB:.1f}, windows and states of {scheduler.max_seqs} sequences "
-            f"{windows / GIB:.1f}, leaves {left / GIB:.1f} GiB for KV blocks of {block_bytes / GIB:.4f} GiB; use more or larger GPUs "
-            f"(cluster.tensor_parallel), or lower scheduler.max_seqs or scheduler.max_batched_tokens"
+            f"{windows / GIB:.1f}, leaves {left / GIB:.1f} GiB for KV blocks of {block_bytes / GIB:.4f} GiB; "
+            f"use more or larger GPUs (cluster.tensor_parallel), or lower scheduler.max_seqs or "
+            f"scheduler.max_batched_tokens"
         )
     return KvLayout(blocks, cluster.block_tokens, block_bytes, sequence_bytes, lookahead_tokens)

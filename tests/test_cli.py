@@ -14,8 +14,12 @@ import pytest
 def moesd_sim(*arguments, cwd, root):
     return subprocess.run(
         [sys.executable, "-m", "sim", *arguments],
-        cwd=cwd, env={"PYTHONPATH": str(root), "PATH": "", "COLUMNS": "200"}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=cwd,
+        env={"PYTHONPATH": str(root), "PATH": "", "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 SMALL = ("workload.num_requests=20", "workload.rate_per_s=10")

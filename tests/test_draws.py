@@ -13,7 +13,7 @@ N = 200_000
 def test_uniform():
     u = uniform(derive(key(0, "acceptance"), np.arange(N)))
     assert stats.kstest(u, "uniform").pvalue > 1e-3
-    assert 0.0 <= u.min() and u.max() < 1.0
+    assert u.min() >= 0.0 and u.max() < 1.0
 
 
 def test_neighbours_are_uncorrelated():

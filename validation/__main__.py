@@ -16,7 +16,7 @@ def main() -> int:
     """Exit status 1 where a bar is missed."""
     parser = argparse.ArgumentParser(prog="python -m validation", description=__doc__)
     parser.add_argument("suites", nargs="+", choices=SUITES, metavar="SUITE", help=", ".join(SUITES))
-    parser.add_argument("--data", type=Path, help="folder of the public tables and traces; without it, what needs them is skipped")
+    parser.add_argument("--data", type=Path, help="folder of the public tables and traces; else their cases skip")
     parser.add_argument("--json", type=Path, help="also write the checks here")
     arguments = parser.parse_args()
     if arguments.data is not None and not arguments.data.is_dir():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -167,3 +168,14 @@ def summarise(recorder: Recorder, requests: Requests, cost: StepCost, steps_s: C
         "busy_s": busy_s,
         "phase_share": {name: value / busy_s for name, value in phases.items()},
     }
+
+
+def speedup(plain: dict[str, Any], speculated: dict[str, Any]) -> dict[str, float]:
+    """How many times better with SD, by time per output token, end-to-end latency and output throughput."""
+    ratios = {
+        name: plain[f"{name}_s"]["mean"] / speculated[f"{name}_s"]["mean"]
+        for name in ("tpot", "e2e")
+        if plain[f"{name}_s"] and speculated[f"{name}_s"]
+    }
+    tokens = "output_tokens_per_s"
+    return ratios | {"throughput": speculated["throughput"][tokens] / plain["throughput"][tokens]}

@@ -1,4 +1,4 @@
-"""The figures as plain plotly dicts; colours are names of the style sheet's custom properties (`--ink`), set by the page."""
+"""The figures as plain plotly dicts; colours name the style sheet's custom properties (`--ink`), set by the page."""
 
 from __future__ import annotations
 
@@ -56,14 +56,15 @@ def history_figures(runs: Sequence[Run]) -> dict[str, Figure]:
     unit, per_unit = numbers.clock_unit(end_s)
     middle = (edges_s[:-1] + edges_s[1:]) / 2 * per_unit
     histories = [series.history(run.result, edges_s) for run in runs]
-    titles = {"throughput": "Output tokens per s", "running": "Requests running", "waiting": "Requests waiting"}
+    titles = {"output_tokens": "Output tokens per s", "running": "Requests running", "waiting": "Requests waiting"}
     figures = {}
     for name, title in titles.items():
         data = [
-            _line(index, run, middle, h["output_tokens"] / np.diff(edges_s) if name == "throughput" else h[name], width=1.4)
+            _line(index, run, middle, _per_s(h[name], edges_s) if name == "output_tokens" else h[name], width=1.4)
             for index, (run, h) in enumerate(zip(runs, histories, strict=True))
         ]
-        figures[name] = {"data": data, "layout": _layout(_axis(f"Time ({unit})"), _axis(title, rangemode="tozero"))}
+        layout = _layout(_axis(f"Time ({unit})"), _axis(title, rangemode="tozero"))
+        figures["throughput" if name == "output_tokens" else name] = {"data": data, "layout": layout}
     return figures
 
 
@@ -113,17 +114,19 @@ def batch_figures(runs: Sequence[Run]) -> dict[str, Figure]:
             verify = _line(index, run, batch, curves["experts_verify"], "%{y:.1f}")
             plain = _line(index, run, batch, curves["experts_plain"], "%{y:.1f}")
             experts.append(verify | {"name": f"{run.label}: verify, {width} tokens per sequence"})
-            experts.append(plain | {"name": f"{run.label}: 1 token per sequence", "line": plain["line"] | {"dash": "dot"}})
+            plain["line"] |= {"dash": "dot"}
+            experts.append(plain | {"name": f"{run.label}: 1 token per sequence"})
     x = _axis("Batch (sequences)", type="log", tickvals=[2**k for k in range(13)])
     unified = {"hovermode": "x unified"}
     shapes = {"shapes": [_level(1.0)]}
+    drawn = {
+        "speedup": (speedup, "Speedup over no SD", shapes),
+        "efficiency": (efficiency, "Target efficiency", shapes),
+        "experts": (experts, "Experts per layer", {}),
+    }
     return {
-        "speedup": {"data": speedup, "layout": _layout(x, _axis("Speedup over no SD", rangemode="tozero")) | unified | shapes},
-        "efficiency": {
-            "data": efficiency,
-            "layout": _layout(x, _axis("Target efficiency", rangemode="tozero")) | unified | shapes,
-        },
-        "experts": {"data": experts, "layout": _layout(x, _axis("Experts per layer", rangemode="tozero")) | unified},
+        name: {"data": data, "layout": _layout(x, _axis(title, rangemode="tozero")) | unified | more}
+        for name, (data, title, more) in drawn.items()
     }
 
 
@@ -147,7 +150,13 @@ def _decades(curves: Sequence[tuple[Column, Column]]) -> float:
     return float(np.log10(max(e for _, e in ends) / min(s for s, _ in ends))) if ends else 0.0
 
 
-def _line(index: int, run: Run, x: Column, y: Column, hover: str = "%{y:.4g}", shape: str = "linear", width: float = 2) -> Figure:
+def _per_s(counts: Column, edges_s: Column) -> Column:
+    return counts / np.diff(edges_s)
+
+
+def _line(
+    index: int, run: Run, x: Column, y: Column, hover: str = "%{y:.4g}", shape: str = "linear", width: float = 2
+) -> Figure:
     """A trace of a run; `meta` is the run's number, by which the page shows and hides it."""
     return {
         "type": "scatter",

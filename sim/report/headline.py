@@ -31,9 +31,9 @@ def setup(runs: Sequence[Run]) -> str:
 def finding(run: Run) -> str:
     """The run's result in a sentence or two, as plain text."""
     name, summary = run.result.experiment.model.name, run.summary
-    tpot = summary["tpot_s"].get("p50")
+    tpot = summary["tpot_s"].get("mean")
     if not run.result.experiment.drafts:
-        pace = f" and {numbers.duration(tpot)} per output token at the median" if tpot is not None else ""
+        pace = f" and {numbers.duration(tpot)} per output token on the mean" if tpot is not None else ""
         rate = numbers.text(summary["throughput"]["output_tokens_per_s"])
         return f"Without SD {name} is predicted to give {rate} output tokens per second{pace}."
     draft = run.result.cost.draft
@@ -41,12 +41,14 @@ def finding(run: Run) -> str:
     opening = f"SD with {run.result.cost.drafts} drafts{source}"
     if run.speedup is None or run.plain is None:
         pace = f"{numbers.duration(tpot)} per output token" if tpot is not None else "no TPOT (one token per request)"
-        return f"{opening} gives {name} a predicted {pace} at the median; no run without SD to compare with.{_quality(run)}"
+        alone = "no run without SD to compare with"
+        return f"{opening} gives {name} a predicted {pace} on the mean; {alone}.{_quality(run)}"
     factor, way = (run.speedup, "faster") if run.speedup >= 1 else (1 / run.speedup, "slower")
-    before = run.plain["tpot_s"]["p50"]
+    before = run.plain["tpot_s"]["mean"]
     return (
-        f"{opening} is predicted to make {name} {factor:.2f}× {way} in median TPOT: {numbers.duration(tpot)} instead of "
-        f"{numbers.duration(before)}. Median TTFT is {numbers.duration(summary['ttft_s']['p50'])} instead of "
+        f"{opening} is predicted to make {name} {factor:.2f}× {way} in mean TPOT: {numbers.duration(tpot)} "
+        f"instead of {numbers.duration(before)}. Median TTFT is {numbers.duration(summary['ttft_s']['p50'])} instead "
+        f"of "
         f"{numbers.duration(run.plain['ttft_s']['p50'])}.{_quality(run)}"
     )
 

@@ -17,17 +17,23 @@ TITLE = "LLM serving with and without speculative decoding"
 
 _CAPTIONS = {
     "ttft": "Time to first token since arrival. A curve further left is faster; read p90 where it crosses 90%.",
-    "tpot": "Time per output token after the first, per request. The gap between a solid line and its dashed twin is what "
+    "tpot": "Time per output token after the first, per request. The gap between a solid line and its dashed twin is "
+    "what "
     "SD gains or loses.",
     "e2e": "Arrival to last token, per request. It also depends on how many tokens a request asks for.",
-    "speedup": "Tokens per second with SD over those without, all sequences decoding at the run's mean context and with its "
-    "acceptance length. Above 1 SD pays; the dot is the run's mean batch. Steps in the curve are batches padded to a CUDA "
+    "speedup": "Tokens per second with SD over those without, all sequences decoding at the run's mean context and "
+    "with its "
+    "acceptance length. Above 1 SD pays; the dot is the run's mean batch. Steps in the curve are batches padded to a "
+    "CUDA "
     "graph.",
-    "efficiency": "Time of a target pass over 1 token per sequence over that of a verification pass. Near 1 the drafts are "
+    "efficiency": "Time of a target pass over 1 token per sequence over that of a verification pass. Near 1 the "
+    "drafts are "
     "verified almost for free.",
-    "experts": "Distinct experts that a step loads per MoE layer. Where verification (solid) loads more than plain decoding "
+    "experts": "Distinct experts that a step loads per MoE layer. Where verification (solid) loads more than plain "
+    "decoding "
     "(dotted), drafts cost memory traffic; where both touch all experts, they no longer do.",
-    "phases": "Where the engine's busy time goes. What drafting and verification take is what fewer steps must win back.",
+    "phases": "Where the engine's busy time goes. What drafting and verification take is what fewer steps must win "
+    "back.",
     "throughput": "Output tokens per second, in bins. Where it lies below the demand, requests pile up.",
     "running": "Requests that take part in steps, all replicas together.",
     "waiting": "Requests that have arrived and do not run, preempted ones included. A growing queue means overload.",
@@ -63,8 +69,8 @@ def _page(runs: Sequence[Run], title: str) -> str:
         f"<header><h1>{escape(title)}</h1>{headline.setup(runs)}</header>"
         f'<section aria-label="Findings" class="findings">{headline.findings(runs)}</section>'
         f"<section><h2>Runs</h2>{tables.throughput_table(runs)}{tables.latency_table(runs)}"
-        '<p class="note">A heading sorts its column. Quantiles are over requests; ITL is the gap between two emissions of '
-        "a request, of which each brings the acceptance length of tokens.</p></section>"
+        '<p class="note">A heading sorts its column. Quantiles are over requests; ITL is the gap between two emissions '
+        "of a request, of which each brings the acceptance length of tokens.</p></section>"
         f"{_legend(runs)}{_figure_sections(figures)}"
         f"<section><h2>Requests left out</h2>{tables.dropped(runs)}</section>"
         f"<section><h2>Configuration</h2>{tables.configuration(runs)}</section>"
@@ -83,7 +89,7 @@ def _figure_sections(figures: dict[str, Figure]) -> str:
     for title, names in _SECTIONS:
         drawn = [name for name in names if name in figures]
         if not drawn:
-            parts.append(f"<section><h2>{title}</h2><p>No run with SD, so there is nothing to compare here.</p></section>")
+            parts.append(f"<section><h2>{title}</h2><p>No run with SD: nothing to compare here.</p></section>")
             continue
         cards = "".join(
             f'<figure class="{name}"><div id="fig-{name}" style="height:{figures[name]["layout"]["height"]}px"></div>'

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sim.metrics.summary import speedup
 from sim.report.settings import distinguish, settings
 from sim.result import Result
 
@@ -42,15 +43,14 @@ class Run:
 
     @property
     def speedup(self) -> float | None:
-        """Median TPOT without SD over median TPOT with it, under the same requests; None where either is missing."""
-        if self.plain is None or not self.plain["tpot_s"] or not self.summary["tpot_s"]:
-            return None
-        return float(self.plain["tpot_s"]["p50"] / self.summary["tpot_s"]["p50"])
+        """Mean TPOT without SD over mean TPOT with it, under the same requests; None where either is missing."""
+        return None if self.plain is None else speedup(self.plain, self.summary).get("tpot")
 
     @property
     def acceptance_length(self) -> float | None:
         """Tokens per round and sequence; None without SD."""
-        return self.summary["speculation"].get("acceptance_length")
+        length: float | None = self.summary["speculation"].get("acceptance_length")
+        return length
 
     @property
     def target_efficiency(self) -> float | None:
@@ -66,8 +66,15 @@ def runs_of(results: Sequence[Result]) -> list[Run]:
     summaries = [result.summary() for result in results]
     plain = {twin: s for twin, s, r in zip(twins, summaries, results, strict=True) if not r.experiment.drafts}
     return [
-        Run(result=r, summary=s, label=label, colour=colour, settings=text, plain=plain.get(twin) if s["drafts"] else None)
-        for r, s, label, colour, text, twin in zip(
+        Run(
+            result=result,
+            summary=summary,
+            label=label,
+            colour=colour,
+            settings=text,
+            plain=plain.get(twin) if summary["drafts"] else None,
+        )
+        for result, summary, label, colour, text, twin in zip(
             results, summaries, _labels(results, texts), _colours(results, twins), texts, twins, strict=True
         )
     ]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from sim.cost.lines import TICKS_PER_S
 from sim.metrics.summary import Times
 from sim.result import Result
-from sim.serving.ticks import TICKS_PER_S
 
 MOST_POINTS = 500
 MOST_BINS = 240
@@ -16,7 +16,7 @@ Column = NDArray[np.float64]
 
 
 def ecdf(values: Column, most_points: int = MOST_POINTS) -> tuple[Column, Column]:
-    """Points of the empirical distribution of the finite values: the k-th smallest of n, and k / n; both extremes are in."""
+    """Points of the empirical distribution of the finite values: the k-th smallest of n, and k / n, extremes in."""
     ordered = np.sort(values[np.isfinite(values)])
     if not ordered.size:
         return ordered, ordered
@@ -55,7 +55,8 @@ def _seconds_after(instants_s: Column, edges_s: Column) -> Column:
 def history(result: Result, edges_s: Column) -> dict[str, Column]:
     """Per bin: output tokens emitted, and mean requests running and waiting.
 
-    A request runs while it is part of steps; what is sent, unfinished and not running waits. Together they are Little's L.
+    A request runs while it is part of steps; what is sent, unfinished and not running waits. Together they are
+    Little's L.
     """
     blocks, times = result.recorder.blocks(), Times.of(result.recorder)
     start_s, end_s = blocks["start"] / TICKS_PER_S, blocks["end"] / TICKS_PER_S

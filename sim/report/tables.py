@@ -29,7 +29,11 @@ class Group:
 
 def throughput_table(runs: Sequence[Run]) -> str:
     """Throughput, speculation and where the time goes."""
-    rates = {"requests per s": "requests_per_s", "tokens per s": "output_tokens_per_s", "per s and GPU": "output_tokens_per_s_per_gpu"}
+    rates = {
+        "requests per s": "requests_per_s",
+        "tokens per s": "output_tokens_per_s",
+        "per s and GPU": "output_tokens_per_s_per_gpu",
+    }
     groups = [
         Group("Output", {title: [run.summary["throughput"][key] for run in runs] for title, key in rates.items()}),
         Group(
@@ -71,7 +75,9 @@ def sortable(name: str, caption: str, runs: Sequence[Run], groups: Sequence[Grou
     )
     body = "".join(
         f'<tr><th scope="row" data-value="{row:04d}">{swatch(run)}{escape(run.label)}</th>'
-        + "".join(_cell(column[row], i, group.decimals) for group in groups for i, column in enumerate(group.columns.values()))
+        + "".join(
+            _cell(column[row], i, group.decimals) for group in groups for i, column in enumerate(group.columns.values())
+        )
         + "</tr>"
         for row, run in enumerate(runs)
     )
@@ -112,7 +118,8 @@ def configuration(runs: Sequence[Run]) -> str:
     parts = []
     for run in runs:
         rows = "".join(
-            f'<tr><th scope="row">{escape(key)}</th><td>{escape(value)}</td></tr>' for key, value in run.settings.items()
+            f'<tr><th scope="row">{escape(key)}</th><td>{escape(value)}</td></tr>'
+            for key, value in run.settings.items()
         )
         parts.append(
             f"<details><summary>{swatch(run)}{escape(run.label)}</summary>"

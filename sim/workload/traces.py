@@ -111,7 +111,7 @@ class RowTrace(Trace):
     def parse(self, record: Record) -> Row:
         """The request in `record`; raises RowError where there is none."""
 
-    def requests(self, seed: int) -> Requests:  # noqa: ARG002  a replay draws nothing
+    def requests(self, seed: int) -> Requests:
         dropped: Counter[str] = Counter()
         lines: list[int] = []
         elapsed_s: list[float] = []

@@ -43,5 +43,5 @@ def test_bounds_name_the_field(engine):
         replace(engine, step_host_s=-1.0)
     with pytest.raises(ValueError, match=r"engine\.max_block_steps must be >= 1, got 0"):
         replace(engine, max_block_steps=0)
-    with pytest.raises(ValueError, match="engine must be one of .*vllm_0_10"):
+    with pytest.raises(ValueError, match=r"engine must be one of .*vllm_0_10"):
         read_engine("vllm_9")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -102,7 +104,7 @@ def test_a_wider_step_costs_no_less(cost):
     for sequences in (1, 4, 16, 64, 256):
         shape = StepShape(sequences=sequences, context_tokens=sequences * 1000)
         widths = [float(cost.target_step_s(shape, width)) for width in range(1, 9)]
-        assert all(b >= a * (1 - 1e-12) for a, b in zip(widths, widths[1:], strict=False))
+        assert all(b >= a * (1 - 1e-12) for a, b in itertools.pairwise(widths))
 
 
 def test_only_drafting_costs_drafting():

@@ -52,7 +52,7 @@ def ask(browser: str, page: Path, profile: Path) -> dict[str, dict]:
         f"--user-data-dir={profile}", "--dump-dom", page.as_uri(),
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    answer = re.search(r'<pre id="answer">(.*?)</pre>', done.stdout, flags=re.S)
+    answer = re.search(r'<pre id="answer">(.*?)</pre>', done.stdout, flags=re.DOTALL)
     assert answer, f"the page gave no answer: {done.stdout[:2000]} {done.stderr[-2000:]}"
     assert answer[1], f"the page did not finish: {done.stderr[-2000:]}"
     return json.loads(unescape(answer[1]))

@@ -64,7 +64,7 @@ def test_covered_seconds_are_the_overlaps(rows, bins):
 @pytest.mark.parametrize("kind", ["light", "two replicas", "preempting"])
 @pytest.mark.parametrize("drafts", [0, 4])
 def test_histories_hold_every_token_and_obey_littles_law(kind, drafts):
-    settings = {"light": {}, "two replicas": {"replicas": 2}, "preempting": {"kv_blocks": 160}}[kind]
+    settings = {"light": {}, "two replicas": {"replicas": 2}, "preempting": {"kv_blocks": 140}}[kind]
     result = simulate(experiment(drafts=drafts, **settings))
     assert bool(sum(result.recorder.preemptions)) == (kind == "preempting")
     times = Times.of(result.recorder)
