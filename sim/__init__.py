@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sim.cost.routing import Uniform
     from sim.errors import InfeasibleError
     from sim.hardware import Cluster
+    from sim.request import Requests
     from sim.result import Result
     from sim.run import simulate, step_cost
     from sim.serving.router import LeastRequests, RoundRobin
@@ -41,6 +42,7 @@ _HOME = {
     "LeastRequests": "sim.serving.router",
     "Lengths": "sim.workload",
     "RatePerDepth": "sim.speculation.acceptance",
+    "Requests": "sim.request",
     "Result": "sim.result",
     "RoundRobin": "sim.serving.router",
     "Speculation": "sim.speculation.speculation",
@@ -65,6 +67,7 @@ __all__ = [
     "LeastRequests",
     "Lengths",
     "RatePerDepth",
+    "Requests",
     "Result",
     "RoundRobin",
     "Speculation",

@@ -29,14 +29,18 @@ __all__ = ["Result", "draft_model", "simulate", "step_cost"]
 NEVER_FITS = "more KV than a replica has"
 
 
-def simulate(experiment: Experiment) -> Result:
+def simulate(experiment: Experiment, requests: Requests | None = None) -> Result:
     """Run one experiment to its last finish.
+
+    Args:
+        experiment: what to run.
+        requests: the stream, where it was made already; else `experiment.workload` makes it.
 
     Raises:
         InfeasibleError: the weights, or every single request, do not fit.
         ValueError: the workload is malformed or longer than the model's context.
     """
-    requests = experiment.workload.requests(experiment.seed)
+    requests = requests if requests is not None else experiment.workload.requests(experiment.seed)
     context = experiment.model.max_context_tokens
     requests = clip_to_context(requests, context, drop=experiment.drop_oversized)
     cost = step_cost(experiment)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from sim.calibration.limits import LIMITED, WEIGHT_BYTES, complete, least_seconds
 from sim.calibration.trace import COLUMNS, DTYPES, INTEGER_COLUMNS, MEASUREMENT_COLUMNS, OPS, STATUSES
 from sim.data import data_dir, names_in
 from sim.hardware import read_gpu
@@ -18,53 +19,38 @@ Fault = tuple[NDArray[np.bool_], str]
 """Rows and what is wrong with them."""
 
 DUPLICATE_TOLERANCE = 0.25
-"""Timings of one case may differ by this share of the smaller; collections of one table differ by 2 to 6 % on average."""
+"""Timings of one case may differ by this share of the smaller; two collections of a table by 2 to 6 % on average."""
 
 SPEED_MARGIN = 1.1
-"""A GEMM may beat the published peak by this factor (clocks above the rated boost) before it counts as not measured."""
+"""A case may beat the published peaks by this factor (clocks above the rated boost); beyond it was not measured."""
 
 MAY_BE_ZERO = (
     "context_tokens", "chunk_tokens", "chunk_context_tokens", "long_sequences", "long_context_tokens", "window_tokens",
 )  # fmt: skip
 
-_PEAK = {
-    "fp16": ("bf16", 2.0), "bf16": ("bf16", 2.0), "fp8": ("fp8", 1.0), "fp8_block": ("fp8", 1.0),
-    "int8": ("int8", 1.0), "int8_weight_only": ("bf16", 1.0), "int4_weight_only": ("bf16", 0.5),
-    "mxfp4_weight_only": ("bf16", 0.53125),
-}  # fmt: skip
-"""dtype -> dtype whose peak bounds it, bytes per weight. Others are not checked."""
-
 
 def faults(rows: pd.DataFrame) -> list[Fault]:
-    """Every fault of single rows: unknown words, impossible shapes and latencies, GEMMs faster than the GPU."""
+    """Every fault of single rows: unknown words, impossible shapes and latencies, cases faster than the GPU."""
     return [*_of_words(rows), *_of_figures(rows), *_of_speed(rows)]
 
 
 def _of_speed(rows: pd.DataFrame) -> list[Fault]:
-    """GEMMs above `SPEED_MARGIN` of the peak, or whose weights beyond the L2 came faster than the memory can give."""
+    """Cases more than `SPEED_MARGIN` faster than the GPU's peaks allow."""
     found: list[Fault] = []
-    gemm = np.flatnonzero((rows["op"] == "gemm").to_numpy(bool) & rows[["m", "n", "k"]].notna().to_numpy().all(1))
-    part = rows.iloc[gemm]
-    latency = part["latency_s"].to_numpy()
-    m, n, k = (part[name].to_numpy(float) for name in ("m", "n", "k"))
-    pairs = part[["gpu", "dtype"]].drop_duplicates()
-    for gpu_name, dtype in pairs.itertuples(index=False):
-        if gpu_name not in names_in(data_dir("hardware_specs") / "gpu") or dtype not in _PEAK:
-            continue
-        gpu, (peak_dtype, weight_bytes) = read_gpu(gpu_name), _PEAK[dtype]
-        at = ((part["gpu"] == gpu_name) & (part["dtype"] == dtype)).to_numpy(bool) & (latency > 0)
-        if peak_dtype in gpu.peak_flops_per_s:
-            least_s = 2 * m * n * k / (SPEED_MARGIN * gpu.peak_flops_per_s[peak_dtype])
-            found.append((_at(rows, gemm[at & (latency < least_s)]), f"gemm above the {peak_dtype} peak of {gpu_name}"))
-        least_s = (n * k * weight_bytes - gpu.l2_bytes) / (SPEED_MARGIN * gpu.memory_bandwidth_bytes_per_s)
-        found.append((_at(rows, gemm[at & (latency < least_s)]), f"gemm above the memory bandwidth of {gpu_name}"))
+    known = names_in(data_dir("hardware_specs") / "gpu")
+    for op in LIMITED:
+        places = np.flatnonzero(complete(rows, op))
+        part = rows.iloc[places]
+        latency = part["latency_s"].to_numpy()
+        for gpu, dtype in part[["gpu", "dtype"]].drop_duplicates().itertuples(index=False):
+            if gpu not in known or dtype not in WEIGHT_BYTES:
+                continue
+            at = np.flatnonzero(((part["gpu"] == gpu) & (part["dtype"] == dtype)).to_numpy(bool))
+            least = least_seconds(part.iloc[at], op, dtype, read_gpu(gpu)) / SPEED_MARGIN
+            bad = np.zeros(len(rows), bool)
+            bad[places[at]] = (latency[at] > 0) & (latency[at] < least)
+            found.append((bad, f"{op} faster than the peaks of {gpu} allow"))
     return found
-
-
-def _at(rows: pd.DataFrame, places: NDArray[np.int64]) -> NDArray[np.bool_]:
-    mask = np.zeros(len(rows), bool)
-    mask[places] = True
-    return mask
 
 
 def _of_words(rows: pd.DataFrame) -> list[Fault]:
