@@ -1,7 +1,7 @@
 """Step time as lines over cells of total context: what the serving loop asks for, in whole ticks.
 
 For a fixed batch, the price of a step depends on the cached tokens alone and is close to linear over a cell of
-them. So a block of steps costs a sum, whatever the cost model behind it.
+them. So a block of steps costs a difference of two sums, whatever the cost model behind it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from sim.cost.shape import Seconds
 TICKS_PER_S = 10**12
 _CELLS_PER_OCTAVE = 8
 _FIRST_BOUND_TOKENS = 64
+_TOLERANCE = 1e-4
+_NO_BOUND = 1 << 62
 
 
 def cell_bounds(most_tokens: int) -> NDArray[np.int64]:
@@ -29,40 +31,53 @@ def cell_bounds(most_tokens: int) -> NDArray[np.int64]:
 class Lines:
     """Step time in ticks over total context: in cell i, `intercept[i] + slope[i] * context`.
 
-    The last cell has no end.
+    Attributes:
+        bounds: where every cell but the last ends (the first context of the next); the last cell has no end.
+        intercept, slope: of each cell, ticks and ticks per token.
     """
 
-    __slots__ = ("_bounds", "_bounds_list", "_intercept", "_intercept_list", "_slope", "_slope_list")
+    __slots__ = ("_bounds", "_intercept", "_slope", "bounds", "intercept", "slope")
 
     def __init__(self, bounds: NDArray[np.int64], intercept: NDArray[np.int64], slope: NDArray[np.int64]) -> None:
         self._bounds, self._intercept, self._slope = bounds, intercept, slope
-        self._bounds_list: list[int] = bounds.tolist()
-        self._intercept_list: list[int] = intercept.tolist()
-        self._slope_list: list[int] = slope.tolist()
+        self.bounds: list[int] = [*bounds.tolist(), _NO_BOUND]
+        self.intercept: list[int] = intercept.tolist()
+        self.slope: list[int] = slope.tolist()
 
     @classmethod
     def through(cls, bounds: NDArray[np.int64], seconds: Callable[[NDArray[np.int64]], Seconds]) -> Lines:
-        """The chords of `seconds(context_tokens)` between 0 and the bounds; each constant rounded once."""
+        """Chords of `seconds(context_tokens)` between some of 0 and the bounds; each constant rounded once.
+
+        Neighbouring cells are one where their common chord leaves none of the bounds by more than 1e-4 of the time.
+        """
         knots = np.concatenate(([0], bounds))
         values = np.broadcast_to(np.asarray(seconds(knots), dtype=np.float64), knots.shape) * TICKS_PER_S
+        kept = np.array([*_straight(knots, values, 0, len(knots) - 1), len(knots) - 1])
+        knots, values = knots[kept], values[kept]
         slope = np.rint(np.diff(values) / np.diff(knots)).astype(np.int64)
         intercept = np.rint(values[:-1]).astype(np.int64) - slope * knots[:-1]
-        return cls(bounds[:-1], intercept, slope)
+        return cls(knots[1:-1], intercept, slope)
 
     def at(self, context: int) -> int:
         """Ticks of one step."""
-        cell = bisect_right(self._bounds_list, context)
-        return self._intercept_list[cell] + self._slope_list[cell] * context
-
-    def total(self, context: NDArray[np.int64]) -> int:
-        """Ticks of a block of steps with these contexts, which must not decrease."""
-        first = bisect_right(self._bounds_list, context[0])
-        if first == bisect_right(self._bounds_list, context[-1]):
-            return self._intercept_list[first] * len(context) + self._slope_list[first] * int(context.sum())
-        return int(self.durations(context).sum())
+        cell = bisect_right(self.bounds, context)
+        return self.intercept[cell] + self.slope[cell] * context
 
     def durations(self, context: NDArray[np.int64]) -> NDArray[np.int64]:
         """Ticks of each step."""
         cell = np.searchsorted(self._bounds, context, side="right")
         result: NDArray[np.int64] = self._intercept[cell] + self._slope[cell] * context
         return result
+
+
+def _straight(knots: NDArray[np.int64], values: NDArray[np.float64], first: int, last: int) -> list[int]:
+    """Knots at which pieces start that are straight to within the tolerance, halved until they are."""
+    if last - first < 2:
+        return [first]
+    inside = slice(first + 1, last)
+    share = (knots[inside] - knots[first]) / (knots[last] - knots[first])
+    chord = values[first] + share * (values[last] - values[first])
+    if np.all(np.abs(chord - values[inside]) <= _TOLERANCE * values[inside]):
+        return [first]
+    middle = (first + last) // 2
+    return _straight(knots, values, first, middle) + _straight(knots, values, middle, last)

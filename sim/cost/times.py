@@ -49,6 +49,8 @@ class ForwardTimes:
         base = StepShape(prefill_tokens=1, logits=np.zeros_like(tokens))
         rows = StepShape(prefill_tokens=1, logits=tokens)
         self._rows = _ticks(sum(forward.tokenwise(rows).values()) - sum(forward.tokenwise(base).values()))
+        prompts = StepShape(chunks=1, prefill_tokens=tokens, prefill_pairs=tokens * (tokens + 1) // 2)
+        self._prompts = _ticks(forward.prefill_attention_s(prompts))
         self._tokens_with = cache(self._tabulate_tokens)
         self._attention_with = cache(self._tabulate_attention)
 
@@ -73,6 +75,8 @@ class ForwardTimes:
         return max(gpu, self._launch[sequences * self._width + new_tokens])
 
     def _prefill(self, chunks: int, new_tokens: int, history_tokens: int, pairs: int) -> int:
+        if chunks == 1 and not history_tokens:
+            return self._prompts[new_tokens]
         shape = StepShape(
             chunks=chunks, prefill_tokens=new_tokens, prefill_history_tokens=history_tokens, prefill_pairs=pairs
         )

@@ -1,7 +1,7 @@
 """The ledger of coming steps: what the running sequences will hold at every future step, as sums.
 
 A sequence's future is known when it joins (`sim.serving.paths`), so a rank adds its path once and no later event costs
-anything per sequence. Between two changes of the running set both rows only grow from step to step.
+anything per sequence. Cached tokens are kept summed up over the steps, so that a block of them is one difference.
 """
 
 from __future__ import annotations
@@ -15,46 +15,80 @@ _ROOM_STEPS = 4096
 
 
 class Ledger:
-    """Sums over the running sequences on the rank's own step axis, kept from the present step on."""
+    """Sums over the running sequences on the rank's own step axis, kept from the present step on.
+
+    `_sums[i]` holds the cached tokens of all steps before step i, up to a constant that no difference sees. A path adds
+    to the steps it runs in and to the one after; there `end` or `leave` take it back.
+    """
 
     def __init__(self) -> None:
         self._origin = 0
-        self._context = np.zeros(_ROOM_STEPS, dtype=np.int64)
+        self._sums = np.zeros(_ROOM_STEPS, dtype=np.int64)
         self._blocks = np.zeros(_ROOM_STEPS, dtype=np.int64)
 
     def join(self, step: int, path: Path) -> None:
         """The sequence runs path's rounds from `step` on."""
-        self._reserve(step, len(path))
+        rounds = len(path)
+        if step - self._origin + rounds + 2 > len(self._sums):
+            self._reserve(step, rounds + 2)
         at = step - self._origin
-        self._context[at : at + len(path)] += path.context
-        self._blocks[at : at + len(path)] += path.blocks
+        self._sums[at : at + rounds + 1] += path.sums(0)
+        self._blocks[at : at + rounds] += path.blocks(0)
+
+    def end(self, step: int, path: Path) -> None:
+        """The path's last round was the one before `step`."""
+        at = step - self._origin
+        self._sums[at] -= path.last_sum
+        if at + 1 >= len(self._sums):
+            self._reserve(step, 2)
 
     def leave(self, step: int, path: Path, done: int) -> None:
         """The sequence stops before `step`, after `done` rounds of `path`."""
         at = step - self._origin
         rest = len(path) - done
-        self._context[at : at + rest] -= path.context[done:]
-        self._blocks[at : at + rest] -= path.blocks[done:]
+        self._sums[at : at + rest + 1] -= path.sums(done)
+        self._blocks[at : at + rest] -= path.blocks(done)
 
-    def context(self, step: int, steps: int) -> NDArray[np.int64]:
-        """Cached tokens of all running sequences before each of `steps` steps from `step` on (a view)."""
-        self._reserve(step, steps)
+    def cached(self, step: int) -> int:
+        """Cached tokens of all running sequences before `step`."""
         at = step - self._origin
-        return self._context[at : at + steps]
+        return self._sums.item(at + 1) - self._sums.item(at)
 
-    def blocks(self, step: int, steps: int) -> NDArray[np.int64]:
-        """KV blocks the running sequences need in each of `steps` steps from `step` on (a view)."""
-        self._reserve(step, steps)
+    def total(self, step: int, steps: int) -> int:
+        """`cached` summed over `steps` steps from `step` on."""
         at = step - self._origin
-        return self._blocks[at : at + steps]
+        return self._sums.item(at + steps) - self._sums.item(at)
+
+    def contexts(self, step: int, steps: int) -> NDArray[np.int64]:
+        """`cached` of each of `steps` steps from `step` on."""
+        at = step - self._origin
+        return np.diff(self._sums[at : at + steps + 1])
+
+    def blocks(self, step: int) -> int:
+        """KV blocks the running sequences need in `step`."""
+        return self._blocks.item(step - self._origin)
+
+    def steps_within(self, step: int, steps: int, blocks: int) -> int:
+        """How many of `steps` steps from `step` on need no more than `blocks` KV blocks."""
+        at = step - self._origin
+        return int(np.searchsorted(self._blocks[at : at + steps], blocks, side="right"))
+
+    def steps_below(self, step: int, steps: int, tokens: int) -> int:
+        """How many of `steps` steps from `step` on start with fewer than `tokens` cached tokens."""
+        low, high = 0, steps
+        while low < high:
+            middle = (low + high) // 2
+            if self.cached(step + middle) < tokens:
+                low = middle + 1
+            else:
+                high = middle
+        return low
 
     def _reserve(self, step: int, steps: int) -> None:
         """Make room up to step + steps, dropping what lies before `step`."""
-        if step - self._origin + steps <= len(self._context):
-            return
         past = step - self._origin
-        room = max(_ROOM_STEPS, 2 * (len(self._context) - past), 2 * steps)
-        for name in ("_context", "_blocks"):
+        room = max(_ROOM_STEPS, 2 * (len(self._sums) - past), 2 * steps)
+        for name in ("_sums", "_blocks"):
             row = np.zeros(room, dtype=np.int64)
             kept = getattr(self, name)[past:]
             row[: len(kept)] = kept

@@ -23,21 +23,49 @@ _CHUNKS_KEPT = 32
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Path:
-    """The rounds of one sequence from some point of its output to its end; arrays have one entry per round.
+class Rounds:
+    """The rounds of several requests, one after the other.
 
     Attributes:
-        context: cached tokens before the round.
-        blocks: KV blocks that the round needs, drafts and lookahead included.
-        accepted: draft tokens accepted (not cut at the end of the output, as engines count them).
+        sums: cached tokens before every round, summed up from the first on; one entry more than there are rounds.
+        blocks: KV blocks that each round needs, drafts and lookahead included.
+        accepted: draft tokens accepted (not cut at the output's end, as engines count them), summed up like `sums`.
     """
 
-    context: NDArray[np.int64]
+    sums: NDArray[np.int64]
     blocks: NDArray[np.int64]
     accepted: NDArray[np.int64]
 
+
+class Path:
+    """The rounds of one sequence from some point of its output to its end: rounds low to high of `rounds`."""
+
+    __slots__ = ("_high", "_low", "_rounds", "last_sum", "most_blocks")
+
+    def __init__(self, rounds: Rounds, low: int, high: int) -> None:
+        self._rounds, self._low, self._high = rounds, low, high
+        self.last_sum = rounds.sums.item(high)
+        self.most_blocks = rounds.blocks.item(high - 1) if high > low else 0
+
     def __len__(self) -> int:
-        return len(self.context)
+        return self._high - self._low
+
+    def sums(self, done: int) -> NDArray[np.int64]:
+        """Summed-up cached tokens from round `done` on, with the entry behind the last round."""
+        return self._rounds.sums[self._low + done : self._high + 1]
+
+    def blocks(self, done: int) -> NDArray[np.int64]:
+        """KV blocks of the rounds from `done` on."""
+        return self._rounds.blocks[self._low + done : self._high]
+
+    def cached(self, done: int) -> int:
+        """Cached tokens before round `done`, which must be one of the path's."""
+        at = self._low + done
+        return self._rounds.sums.item(at + 1) - self._rounds.sums.item(at)
+
+    def accepted(self, done: int) -> int:
+        """Draft tokens accepted in the first `done` rounds."""
+        return self._rounds.accepted.item(self._low + done) - self._rounds.accepted.item(self._low)
 
 
 class Paths:
@@ -70,7 +98,7 @@ class Paths:
         self._reserved = drafts + 1 + lookahead
         self._block_tokens = block_tokens
         self._key = key(seed, "acceptance")
-        self._chunks: OrderedDict[int, tuple[list[int], Path]] = OrderedDict()
+        self._chunks: OrderedDict[int, tuple[list[int], Rounds]] = OrderedDict()
 
     def first(self, request: int) -> Path:
         """The path of `request` from its first token (which the prefill emits) to its end."""
@@ -82,16 +110,16 @@ class Paths:
             chunk = self._chunks[index] = self._draw(ids, np.ones(len(ids), dtype=np.int64))
             if len(self._chunks) > _CHUNKS_KEPT:
                 self._chunks.popitem(last=False)
-        bounds, flat = chunk
-        low, high = bounds[row], bounds[row + 1]
-        return Path(flat.context[low:high], flat.blocks[low:high], flat.accepted[low:high])
+        bounds, rounds = chunk
+        return Path(rounds, bounds[row], bounds[row + 1])
 
     def rest(self, request: int, emitted: int) -> Path:
         """The path of `request` when `emitted` tokens are out already."""
-        return self._draw(np.array([request]), np.array([emitted]))[1]
+        bounds, rounds = self._draw(np.array([request]), np.array([emitted]))
+        return Path(rounds, 0, bounds[1])
 
-    def _draw(self, ids: NDArray[np.int64], emitted: NDArray[np.int64]) -> tuple[list[int], Path]:
-        """Bounds of each request's rounds in the flat path of all of them together, and that path."""
+    def _draw(self, ids: NDArray[np.int64], emitted: NDArray[np.int64]) -> tuple[list[int], Rounds]:
+        """Bounds of each request's rounds among those of all of them, and the latter."""
         positions_of = np.maximum(self._output[ids] - emitted, 0)
         owner = np.repeat(np.arange(len(ids)), positions_of)
         starts = np.cumsum(positions_of) - positions_of
@@ -102,21 +130,30 @@ class Paths:
         else:
             keys = derive(self._key, ids)[owner]
             accepted = self._acceptance.depths(keys, position, self._drafts)
-            visited, bounds = _walk((accepted + 1).tolist(), starts.tolist(), positions_of.tolist())
+            visited, bounds = _walk(accepted + 1, starts, positions_of)
             owner, position, accepted = owner[visited], position[visited], accepted[visited]
         context = self._prompt[ids][owner] + position - 1
         blocks = (context + self._reserved + self._block_tokens - 1) // self._block_tokens
-        return bounds, Path(context, blocks, accepted)
+        return bounds, Rounds(_summed(context), blocks, _summed(accepted))
 
 
-def _walk(emits: list[int], starts: list[int], lengths: list[int]) -> tuple[list[int], list[int]]:
-    """Indices of the positions at which a round starts, and the bounds of each request's own."""
-    visited: list[int] = []
-    bounds = [0]
-    for start, length in zip(starts, lengths, strict=True):
-        at, end = start, start + length
-        while at < end:
-            visited.append(at)
-            at += emits[at]
-        bounds.append(len(visited))
-    return visited, bounds
+def _summed(values: NDArray[np.int64]) -> NDArray[np.int64]:
+    sums = np.zeros(len(values) + 1, dtype=np.int64)
+    np.cumsum(values, out=sums[1:])
+    return sums
+
+
+def _walk(
+    emits: NDArray[np.int64], starts: NDArray[np.int64], lengths: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], list[int]]:
+    """Indices of the positions at which a round starts, and the bounds of each request's own; all requests in step."""
+    starts_round = np.zeros(len(emits), dtype=np.bool_)
+    ends = starts + lengths
+    at, end = starts[lengths > 0], ends[lengths > 0]
+    while at.size:
+        starts_round[at] = True
+        at = at + emits[at]
+        inside = at < end
+        at, end = at[inside], end[inside]
+    visited = np.flatnonzero(starts_round)
+    return visited, [0, *np.searchsorted(visited, ends).tolist()]

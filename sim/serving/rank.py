@@ -7,15 +7,12 @@ a message arrives, or the pool would run dry. Whatever the length of its blocks,
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from sim.cost.lines import Lines
 from sim.metrics.record import Recorder
+from sim.serving.block import Block, elapsed, first_end
 from sim.serving.kv import KvLayout
 from sim.serving.ledger import Ledger
 from sim.serving.paths import Paths
@@ -23,6 +20,7 @@ from sim.serving.scheduler import Chunk, Room, Scheduler
 from sim.serving.sequence import Sequence
 
 _NO_PREFILL = (0, 0, 0, 0, 0)
+_NOBODY: deque[Sequence] = deque()
 
 
 class Prices(Protocol):
@@ -42,26 +40,6 @@ class Prices(Protocol):
         completed: int,
     ) -> int:
         """One step with prefill; arguments as in `StepShape`."""
-
-
-@dataclass(slots=True)
-class Block:
-    """`steps` coming steps of one plan, from tick `start` to `end`; with prefill there is one step.
-
-    Attributes:
-        context: cached tokens of the decoding sequences before each step.
-        chunks: what is prefilled.
-        moments: chunks, new tokens, history tokens, pairs and completed prompts, as in `StepShape`.
-        waiting: requests left in the queue.
-    """
-
-    start: int
-    end: int
-    steps: int
-    context: NDArray[np.int64]
-    chunks: list[Chunk]
-    moments: tuple[int, int, int, int, int]
-    waiting: int
 
 
 class Rank:
@@ -103,6 +81,7 @@ class Rank:
         self._step = 0
         self._ledger = Ledger()
         self._ends: list[tuple[int, int]] = []
+        self._most_blocks = 0
 
     def __len__(self) -> int:
         """Requests it holds, waiting ones included."""
@@ -116,66 +95,70 @@ class Rank:
     def plan(self, now: int) -> Block | None:
         """The next block from tick `now` on, or None when there is nothing to run."""
         preempted = self._preempt_until_fits()
-        chunks = [] if preempted and self.partial is None else self._chunks(preempted)
-        if not chunks and not self.running:
+        chunks = self._chunks(preempted) if self.waiting or self.partial is not None else []
+        if chunks:
+            return self._plan_mixed(now, chunks)
+        decoding = len(self.running)
+        if not decoding:
             if self.waiting:
                 raise AssertionError(
                     f"rank of replica {self._replica} holds {len(self)} requests and can run none: {self._kv}"
                 )
             return None
-        if chunks:
-            return self._plan_mixed(now, chunks)
         steps = self._steady_steps(1 if preempted else self._max_block_steps)
-        context = self._ledger.context(self._step, steps)
-        ticks = self._prices.decode(len(self.running)).total(context)
-        return Block(now, now + ticks, steps, context, chunks, _NO_PREFILL, len(self.waiting))
+        end = now + elapsed(self._prices.decode(decoding), self._ledger, self._step, steps)
+        return Block(now, end, steps, decoding, chunks, _NO_PREFILL, len(self.waiting))
 
     def cut(self, block: Block, at: int) -> None:
         """Shorten `block` to the first boundary of its steps at or after tick `at`."""
-        if block.steps == 1 or at >= block.end:
-            return
-        ends = np.cumsum(self._prices.decode(len(self.running)).durations(block.context)) + block.start
-        block.steps = int(np.searchsorted(ends, at, side="left")) + 1
-        block.end = int(ends[block.steps - 1])
-        block.context = block.context[: block.steps]
+        if block.steps > 1 and at < block.end:
+            lines = self._prices.decode(block.decoding)
+            block.steps, block.end = first_end(lines, self._ledger, self._step, block, at)
 
     def commit(self, block: Block) -> int:
         """The block is over: advance, record, let go of what finished. Returns how many requests finished."""
-        before = len(self.running)
-        context_before = int(block.context[0]) if before else 0
-        needed = int(self._ledger.blocks(self._step, 1)[0])
-        context_sum = int(block.context.sum()) if block.steps > 1 else context_before
+        ledger, step, steps = self._ledger, self._step, block.steps
+        needed, cached = ledger.blocks(step), ledger.cached(step)
+        total = ledger.total(step, steps)
         if self._recorder.keep_steps:
-            self._recorder.contexts(block.context)
-        self._step += block.steps
-        emitted = int(self._ledger.context(self._step, 1)[0]) - context_before
-        finished = 0
-        while self._ends and self._ends[0][0] <= self._step:
-            ends, request = heappop(self._ends)
-            sequence = self.running.get(request)
-            if sequence is None or sequence.ends != ends:
-                continue
-            emitted += sequence.prompt_tokens + sequence.output_tokens - 1
-            self._finish(self.running.pop(request), block.end)
-            finished += 1
+            self._recorder.contexts(ledger.contexts(step, steps))
+        self._step = step = step + steps
+        finished, emitted = self._let_go(block.end)
+        emitted += ledger.cached(step) - cached
         finished += self._commit_chunks(block)
         self._recorder.block(
-            self._replica, block.start, block.end, block.steps, before, self._drafts, context_sum,
+            self._replica, block.start, block.end, steps, block.decoding, self._drafts, total,
             *block.moments, emitted + block.moments[4], block.waiting, needed,
         )  # fmt: skip
         return finished
 
+    def _let_go(self, now: int) -> tuple[int, int]:
+        """Sequences whose last round is over leave; how many, and the tokens they had cached and emitted last."""
+        finished = tokens = 0
+        ends = self._ends
+        while ends and ends[0][0] <= self._step:
+            end, request = heappop(ends)
+            sequence = self.running.get(request)
+            if sequence is None or sequence.ends != end:
+                continue  # preempted since
+            del self.running[request]
+            path = sequence.path
+            assert path is not None
+            self._ledger.end(end, path)
+            self._most_blocks -= path.most_blocks
+            tokens += sequence.prompt_tokens + sequence.output_tokens - 1
+            self._finish(sequence, now)
+            finished += 1
+        return finished, tokens
+
     def _chunks(self, preempted: bool) -> list[Chunk]:
         """Prefill of the coming step; a step that preempted admits nobody (vLLM V1)."""
-        waiting = deque[Sequence]() if preempted else self.waiting
-        if not waiting and self.partial is None:
+        if preempted and self.partial is None:
             return []
-        decoding = len(self.running)
-        free = self._kv.blocks - int(self._ledger.blocks(self._step, 1)[0])
+        free = self._kv.blocks - self._ledger.blocks(self._step)
         if self.partial is not None:
             free -= self._kv.blocks_for(self.partial.prefilled)
-        room = Room(decoding, decoding * (self._drafts + 1), self.partial, free, self._kv)
-        return self._scheduler.chunks(waiting, room)
+        return self._scheduler.chunks(_NOBODY if preempted else self.waiting, self._room(free))
 
     def _plan_mixed(self, now: int, chunks: list[Chunk]) -> Block:
         """One step with these chunks; admission happens here, so that nothing can come between plan and step."""
@@ -187,19 +170,19 @@ class Rank:
             completed += tokens == sequence.unfilled_tokens
             if self.waiting and sequence is self.waiting[0]:
                 self.waiting.popleft()
-        context = self._ledger.context(self._step, 1)
         moments = (len(chunks), new, history, pairs, completed)
-        ticks = self._prices.mixed(len(self.running), int(context[0]), *moments)
-        return Block(now, now + ticks, 1, context, chunks, moments, len(self.waiting))
+        decoding = len(self.running)
+        ticks = self._prices.mixed(decoding, self._ledger.cached(self._step), *moments)
+        return Block(now, now + ticks, 1, decoding, chunks, moments, len(self.waiting))
 
     def _steady_steps(self, most: int) -> int:
         """Steps until a sequence finishes or the pool runs dry; at least 1, for this step fits already."""
-        while self._ends[0][0] <= self._step or self._stale(self._ends[0]):
-            heappop(self._ends)
-        steps = min(self._ends[0][0] - self._step, most)
-        blocks = self._ledger.blocks(self._step, steps)
-        if blocks[-1] > self._kv.blocks:
-            steps = int(np.searchsorted(blocks, self._kv.blocks, side="right"))
+        ends = self._ends
+        while ends[0][0] <= self._step or self._stale(ends[0]):
+            heappop(ends)
+        steps = min(ends[0][0] - self._step, most)
+        if self._most_blocks > self._kv.blocks:
+            steps = self._ledger.steps_within(self._step, steps, self._kv.blocks)
         return steps
 
     def _stale(self, end: tuple[int, int]) -> bool:
@@ -210,19 +193,29 @@ class Rank:
     def _preempt_until_fits(self) -> bool:
         """Preempt from the tail until the coming step's KV fits (vLLM V1: last come, first preempted, recomputed)."""
         preempted = False
-        while True:
-            needed = int(self._ledger.blocks(self._step, 1)[0])
-            if self.partial is not None:
-                chunk = self._scheduler.chunks(deque(), self._room_for_partial())[0]
-                needed += self._kv.blocks_for(self.partial.prefilled + chunk.tokens)
-            if needed <= self._kv.blocks:
-                return preempted
+        while self._might_not_fit() and self._needed_blocks() > self._kv.blocks:
             self._preempt_tail()
             preempted = True
+        return preempted
 
-    def _room_for_partial(self) -> Room:
+    def _might_not_fit(self) -> bool:
+        """Whether the pool could run dry at all: while everybody's last round fits, it cannot."""
+        most = self._most_blocks
+        if self.partial is not None:
+            most += self._kv.blocks_for(self.partial.prefill_tokens)
+        return most > self._kv.blocks
+
+    def _needed_blocks(self) -> int:
+        """KV blocks of the coming step before anybody is admitted."""
+        needed = self._ledger.blocks(self._step)
+        if self.partial is not None:
+            chunk = self._scheduler.chunks(_NOBODY, self._room(self._kv.blocks))[0]
+            needed += self._kv.blocks_for(self.partial.prefilled + chunk.tokens)
+        return needed
+
+    def _room(self, free_blocks: int) -> Room:
         decoding = len(self.running)
-        return Room(decoding, decoding * (self._drafts + 1), self.partial, self._kv.blocks, self._kv)
+        return Room(decoding, decoding * (self._drafts + 1), self.partial, free_blocks, self._kv)
 
     def _preempt_tail(self) -> None:
         """The last sequence admitted gives its blocks back and goes to the head of the queue."""
@@ -233,8 +226,9 @@ class Rank:
             assert sequence.path is not None
             done = self._step - sequence.joined
             self._ledger.leave(self._step, sequence.path, done)
+            self._most_blocks -= sequence.path.most_blocks
             self._recorder.rounds[request] += done
-            self._recorder.accepted[request] += int(sequence.path.accepted[:done].sum())
+            self._recorder.accepted[request] += sequence.path.accepted(done)
         sequence.preempt(self._step)
         self._recorder.preemptions[sequence.request] += 1
         self.waiting.appendleft(sequence)
@@ -263,6 +257,7 @@ class Rank:
         path = self._paths.first(request) if sequence.emitted == 1 else self._paths.rest(request, sequence.emitted)
         sequence.path, sequence.joined = path, self._step
         self._ledger.join(self._step, path)
+        self._most_blocks += path.most_blocks
         self.running[request] = sequence
         heappush(self._ends, (sequence.ends, request))
         return 0
@@ -273,5 +268,4 @@ class Rank:
         recorder.replica[request] = self._replica
         if sequence.path is not None:
             recorder.rounds[request] += len(sequence.path)
-            if self._drafts:
-                recorder.accepted[request] += int(sequence.path.accepted.sum())
+            recorder.accepted[request] += sequence.path.accepted(len(sequence.path))

@@ -47,6 +47,6 @@ class Sequence:
     def preempt(self, step: int) -> None:
         """Back to the queue before `step`: its KV is dropped and will be computed again."""
         if self.path is not None:
-            self.emitted = int(self.path.context[step - self.joined]) + 1 - self.prompt_tokens
+            self.emitted = self.path.cached(step - self.joined) + 1 - self.prompt_tokens
         self.path = None
         self.prefilled = 0
