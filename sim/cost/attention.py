@@ -10,12 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from sim.attention import Attention
-from sim.cost.constants import DecodeEfficiency, Efficiency
+from sim.cost.efficiency import DecodeEfficiency, PrefillEfficiency
 from sim.cost.shape import Count, Seconds, StepShape
-from sim.cost.work import Amount, Peaks, Work
-
-ACTIVATION_BYTES = 2
-"""bf16 activations, whatever the weights."""
+from sim.cost.work import ACTIVATION_BYTES, Amount, AttentionCore, Peaks, Work
 
 _DELTA_BLOCK_TOKENS = 64
 """Tokens per block of the block-parallel gated delta rule in prefill (flash-linear-attention's chunk size)."""
@@ -62,14 +59,26 @@ class RankAttention:
         a = self.attention
         return 2 * a.kv_rank + a.rope_dim if a.latent else a.head_dim + a.value_width
 
+    @property
+    def core_width(self) -> float:
+        """Half the cached elements of a token in one KV head: the head width of plain attention."""
+        a = self.attention
+        return (a.kv_rank + a.rope_dim if a.latent else a.head_dim + a.value_width) / 2
+
     def decode(self, shape: StepShape, efficiency: DecodeEfficiency, peaks: Peaks) -> Seconds:
-        """Seconds of the decoding sequences: one kernel, plus waves of (sequence, KV head, tile) blocks on the SMs."""
-        work = self.decode_work(shape, efficiency.tile_rows)
+        """Seconds of the decoding sequences, one kernel."""
         if self.attention.kind == "linear":
-            return efficiency.seconds(work, peaks)
-        blocks = shape.sequences * self.kv_heads * self._tiles(shape.width, efficiency.tile_rows)
-        waves = np.where(np.greater(blocks, 0), np.maximum(blocks / peaks.sm_count, 1.0), 0.0)[()]
-        return efficiency.seconds(work, peaks) + efficiency.wave_s * waves
+            return efficiency.seconds(self.decode_work(shape), peaks)
+        return efficiency.decode_s(self.decode_core(shape, efficiency.tile_rows), peaks)
+
+    def decode_core(self, shape: StepShape, tile_rows: int) -> AttentionCore:
+        """The decoding sequences of `shape`, `tile_rows` query rows to a block; not for linear attention."""
+        blocks = shape.sequences * self.kv_heads * self._tiles(shape.width, tile_rows)
+        tokens = self._reach(shape.context_tokens, shape.sequences) + shape.width
+        if self.attention.kind == "sparse":
+            tokens = np.minimum(tokens, self.attention.top_k_tokens)
+        work = self.decode_work(shape, tile_rows)
+        return AttentionCore(work, shape.sequences, blocks, tokens, self.core_width)
 
     def decode_work(self, shape: StepShape, tile_rows: int | None = None) -> Work:
         """FLOPs and bytes of the decoding sequences; `tile_rows` None for a kernel that reads the cache once.
@@ -87,9 +96,20 @@ class RankAttention:
         moved = reads * (cached + shape.decode_tokens) * self.token_bytes
         return self._pairs_work(pairs, shape.decode_tokens) + Work(bytes=moved)
 
-    def prefill(self, shape: StepShape, efficiency: Efficiency, peaks: Peaks) -> Seconds:
+    def prefill(self, shape: StepShape, efficiency: PrefillEfficiency, peaks: Peaks) -> Seconds:
         """Seconds of the prefill chunks: one kernel."""
-        return efficiency.seconds(self.prefill_work(shape), peaks)
+        if self.attention.kind == "linear":
+            return efficiency.seconds(self.prefill_work(shape), peaks)
+        return efficiency.prefill_s(self.prefill_core(shape), peaks)
+
+    def prefill_core(self, shape: StepShape) -> AttentionCore:
+        """The prefill chunks of `shape`, as long as their mean; not for linear attention."""
+        a = self.attention
+        tokens = (np.asarray(shape.prefill_history_tokens) + shape.prefill_tokens) / np.maximum(shape.chunks, 1)
+        if a.window_tokens or a.kind == "sparse":
+            tokens = np.minimum(tokens, a.window_tokens or a.top_k_tokens)
+        width = (a.head_dim + a.value_width) / 2
+        return AttentionCore(self.prefill_work(shape), shape.chunks, shape.chunks * self.kv_heads, tokens, width)
 
     def prefill_work(self, shape: StepShape) -> Work:
         """FLOPs and bytes of the prefill chunks; MLA multiplies keys and values out again, those of the history too."""

@@ -2,84 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
+from functools import cache
 
-import numpy as np
-
-from sim.cost.shape import Seconds
-from sim.cost.work import Peaks, Work, pnorm
+from sim.cost.efficiency import DecodeEfficiency, DenseEfficiency, Efficiency, ExpertEfficiency, PrefillEfficiency
 from sim.data import data_dir, names_in, read_named
-from sim.hardware import Gpu, Link, read_gpu
 
+GENERIC = "generic"
+"""The file whose constants were fitted to all GPUs together; no GPU's own."""
 
-@dataclass(kw_only=True, slots=True)
-class Efficiency:
-    """How close one op family comes to the roofline: t = fixed_s + pnorm(flops / (e_c peak), bytes / (e_m bandwidth)).
-
-    Attributes:
-        memory_efficiency, compute_efficiency: e_m and e_c, in (0, 1], so that no price beats the hard bound.
-        fixed_s: seconds of one call that has any work (in-graph launches, ramp-up, small kernels).
-        exponent: p of the norm, >= 1; `.inf` for a sharp roofline.
-        error: mean absolute relative error against the measurements; null where the constants are assumed.
-        source: the measurements, or the reason for the assumption.
-    """
-
-    memory_efficiency: float
-    compute_efficiency: float
-    fixed_s: float
-    exponent: float = math.inf
-    error: float | None = None
-    source: str
-
-    def __post_init__(self) -> None:
-        for name in ("memory_efficiency", "compute_efficiency"):
-            if not 0 < getattr(self, name) <= 1:
-                raise ValueError(f"{name} must lie in (0, 1] (hard bound), got {getattr(self, name)}")
-        if not self.fixed_s >= 0:
-            raise ValueError(f"fixed_s must be >= 0, got {self.fixed_s}")
-        if not self.exponent >= 1:
-            raise ValueError(f"exponent must be >= 1 (.inf: sharp roofline), got {self.exponent}")
-
-    @property
-    def measured(self) -> bool:
-        """Whether measurements stand behind it."""
-        return self.error is not None
-
-    def seconds(self, work: Work, peaks: Peaks, calls: int = 1) -> Seconds:
-        """Seconds of `calls` calls that do `work` together; 0 where there is no work."""
-        compute_s = work.flops / (self.compute_efficiency * peaks.flops_per_s)
-        memory_s = work.bytes / (self.memory_efficiency * peaks.bytes_per_s)
-        fixed_s = calls * self.fixed_s * (np.maximum(compute_s, memory_s) > 0)
-        seconds: Seconds = fixed_s + pnorm(compute_s, memory_s, self.exponent)
-        return seconds
-
-
-@dataclass(kw_only=True, slots=True)
-class ExpertEfficiency(Efficiency):
-    """Adds `row_block`: rows of a tile of the grouped GEMM, half of which are empty per active expert on average."""
-
-    row_block: int
-
-    def __post_init__(self) -> None:
-        Efficiency.__post_init__(self)
-        if self.row_block < 0:
-            raise ValueError(f"row_block must be >= 0 (0: no padding), got {self.row_block}")
-
-
-@dataclass(kw_only=True, slots=True)
-class DecodeEfficiency(Efficiency):
-    """Adds `wave_s`, seconds per wave of (sequence, KV head) pairs over the SMs, and the query rows of a tile."""
-
-    wave_s: float
-    tile_rows: int = 64
-
-    def __post_init__(self) -> None:
-        Efficiency.__post_init__(self)
-        if not self.wave_s >= 0:
-            raise ValueError(f"wave_s must be >= 0, got {self.wave_s}")
-        if self.tile_rows < 1:
-            raise ValueError(f"tile_rows must be >= 1, got {self.tile_rows}")
+FAMILIES = ("dense", "experts", "attention_prefill", "attention_decode")
+"""The op families that every calibrated GPU prices; their errors are what a note quotes."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -107,65 +40,122 @@ class AllReduce:
 
 
 @dataclass(kw_only=True, slots=True)
-class Constants:
-    """All families of one GPU and engine; read from YAML, never changed."""
+class Calibration:
+    """One file: what was measured on this GPU under this engine; what was not comes from `kin`.
+
+    Attributes:
+        gpu, architecture, engine: whose kernels.
+        kin: the file that the missing families are taken from; empty where none is missing.
+        fitted_on: date of the fit.
+        tables: measured table -> SHA-256 of the file.
+        set_aside: reason -> rows that were not used.
+        kin_errors: family -> mean error of predictions between this GPU and others of its architecture.
+        stranger_errors: family -> error when this GPU is predicted from the nearest GPU of another architecture.
+        dense, experts, ...: the families; None where not measured. `_fp8`: GEMMs with fp8 weights and activations.
+    """
 
     gpu: str
     architecture: str
     engine: str
-    dense: Efficiency
+    kin: str = ""
+    fitted_on: str = ""
+    tables: dict[str, str] = field(default_factory=dict)
+    set_aside: dict[str, int] = field(default_factory=dict)
+    kin_errors: dict[str, float] = field(default_factory=dict)
+    stranger_errors: dict[str, float] = field(default_factory=dict)
+    dense: DenseEfficiency | None = None
+    dense_fp8: DenseEfficiency | None = None
+    experts: ExpertEfficiency | None = None
+    experts_fp8: ExpertEfficiency | None = None
+    attention_prefill: PrefillEfficiency | None = None
+    attention_decode: DecodeEfficiency | None = None
+    elementwise: Efficiency | None = None
+    sampling: Efficiency | None = None
+    allreduce: AllReduce | None = None
+
+
+@dataclass(kw_only=True, slots=True)
+class Constants:
+    """All families of one GPU and engine, those of a kin where it was not measured; never changed.
+
+    Attributes:
+        borrowed: family -> GPU and engine that it comes from.
+        others: as in `Calibration`.
+    """
+
+    gpu: str
+    architecture: str
+    engine: str
+    dense: DenseEfficiency
+    dense_fp8: DenseEfficiency | None = None
     experts: ExpertEfficiency
-    attention_prefill: Efficiency
+    experts_fp8: ExpertEfficiency | None = None
+    attention_prefill: PrefillEfficiency
     attention_decode: DecodeEfficiency
     elementwise: Efficiency
     sampling: Efficiency
     allreduce: AllReduce
+    kin_errors: dict[str, float] = field(default_factory=dict)
+    stranger_errors: dict[str, float] = field(default_factory=dict)
+    borrowed: dict[str, str] = field(default_factory=dict)
+
+    def dense_at(self, dtype: str) -> DenseEfficiency:
+        """The GEMM constants at a data type: those of bf16 where no others were fitted."""
+        return self.dense_fp8 if dtype == "fp8" and self.dense_fp8 is not None else self.dense
+
+    def experts_at(self, dtype: str) -> ExpertEfficiency:
+        """The experts' constants at a data type, as `dense_at`."""
+        return self.experts_fp8 if dtype == "fp8" and self.experts_fp8 is not None else self.experts
+
+
+def calibration_names() -> list[str]:
+    """Names of the files of single GPUs, `<gpu>_<engine>`, in order."""
+    return [name for name in names_in(data_dir("hardware_specs") / "calibration") if name != GENERIC]
+
+
+def read_calibration(name: str) -> Calibration:
+    """One file of `hardware_specs/calibration/` as it stands.
+
+    Raises:
+        ValueError: no such file, or a constant out of its bounds.
+    """
+    return read_named(data_dir("hardware_specs") / "calibration", name, Calibration, "cost.constants")
+
+
+@cache
+def read_constants(name: str) -> Constants:
+    """One file of `hardware_specs/calibration/`, complete with the families of its kin.
+
+    Raises:
+        ValueError: as `read_calibration`, or a family that neither it nor its kin has.
+    """
+    return completed(read_calibration(name), name)
+
+
+def completed(own: Calibration, name: str) -> Constants:
+    """`own` with the families of its kin where it has none; `name` is for the message."""
+    kin = read_constants(own.kin) if own.kin else None
+    found: dict[str, object] = {}
+    borrowed: dict[str, str] = {}
+    for part in fields(Constants):
+        value = getattr(own, part.name, None)
+        if value is None and kin is not None and part.name != "borrowed":
+            value = getattr(kin, part.name)
+            if value is not None:
+                borrowed[part.name] = kin.borrowed.get(part.name, f"{kin.gpu} under {kin.engine}")
+        if value is not None:
+            found[part.name] = value
+    missing = [part for part in (*FAMILIES, "elementwise", "sampling", "allreduce") if part not in found]
+    if missing:
+        raise ValueError(f"calibration {name}: no constants for {', '.join(missing)}; set kin to a file that has them")
+    return Constants(**found, borrowed=borrowed)  # type: ignore[arg-type]
 
 
 def calibrated() -> list[Constants]:
-    """Every file of `hardware_specs/calibration/`, in order of name."""
-    folder = data_dir("hardware_specs") / "calibration"
-    return [read_named(folder, name, Constants, "cost.constants") for name in names_in(folder)]
+    """Every GPU and engine with a file, in order of name."""
+    return [read_constants(name) for name in calibration_names()]
 
 
-def constants_for(gpu: Gpu, engine: str, link: Link | None = None) -> tuple[Constants, str]:
-    """The constants of `gpu` under `engine`, or of its nearest calibrated kin, and a note that says which and how good.
-
-    Nearest is: the same GPU, the same architecture, else Hopper (an extrapolation, and the note says so); then the same
-    engine, then the nearest memory bandwidth.
-
-    Args:
-        gpu: the GPU to price.
-        engine: vllm or sglang.
-        link: between its ranks; all-reduce constants come from a GPU with this kind of link where one was measured.
-    """
-    known = calibrated()
-    architectures = {constants.architecture for constants in known}
-    family = gpu.architecture if gpu.architecture in architectures else "hopper"
-
-    def distance(constants: Constants) -> tuple[bool, bool, bool, float]:
-        theirs = read_gpu(constants.gpu).memory_bandwidth_bytes_per_s
-        apart = abs(math.log(theirs / gpu.memory_bandwidth_bytes_per_s))
-        return (constants.gpu != gpu.name, constants.architecture != family, constants.engine != engine, apart)
-
-    kin = min(known, key=distance)
-    note = _note(gpu, engine, kin)
-    if link is None or link.kind == kin.allreduce.link_kind:
-        return kin, note
-    same_kind = [constants for constants in known if constants.allreduce.link_kind == link.kind]
-    if not same_kind:
-        return kin, f"{note}; all-reduce over {link.kind} was never measured, ring hops added to that over nvlink"
-    measured = min(same_kind, key=distance)
-    return replace(kin, allreduce=measured.allreduce), f"{note}; all-reduce over {link.kind} as on {measured.gpu}"
-
-
-def _note(gpu: Gpu, engine: str, kin: Constants) -> str:
-    families = {"experts": kin.experts, "dense GEMM": kin.dense, "decode attention": kin.attention_decode}
-    errors = ", ".join(f"{name} {part.error:.0%}" for name, part in families.items() if part.error is not None)
-    where = f"constants of {kin.gpu} under {kin.engine} (kernel errors there: {errors})"
-    if kin.gpu == gpu.name:
-        return where if kin.engine == engine else f"{where}; {engine} was not measured on this GPU"
-    reason = f"{gpu.name} under {engine} is not calibrated"
-    if kin.architecture == gpu.architecture:
-        return f"{where}; {reason}, taken as the nearest of its architecture {gpu.architecture}"
-    return f"extrapolation: {where}; {reason}, and no GPU of its architecture {gpu.architecture} is"
+def with_allreduce(constants: Constants, other: Constants) -> Constants:
+    """`constants` with the all-reduce of `other`."""
+    return replace(constants, allreduce=other.allreduce)

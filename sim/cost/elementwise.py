@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from sim.cost.attention import ACTIVATION_BYTES
 from sim.cost.shape import Count
-from sim.cost.work import Work
+from sim.cost.work import ACTIVATION_BYTES, Work
 from sim.layers import Layers
 from sim.model import Model
 

@@ -7,15 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from sim.attention import Linear
-from sim.cost.attention import ACTIVATION_BYTES, RankAttention
+from sim.cost.attention import RankAttention
 from sim.cost.comm import Collectives
 from sim.cost.constants import Constants
-from sim.cost.dense import linear_work, linears_seconds, linears_work
+from sim.cost.dense import gemm, linears_work
 from sim.cost.elementwise import LAYER_KERNELS, embedding_work, layer_work
 from sim.cost.moe import RankExperts
 from sim.cost.routing import Routing
 from sim.cost.shape import Count, Seconds, StepShape
-from sim.cost.work import Peaks, Work
+from sim.cost.table import KernelTable
+from sim.cost.work import ACTIVATION_BYTES, Gemm, Peaks
 from sim.hardware import Gpu, Link
 from sim.layers import Layers
 from sim.model import Model
@@ -34,7 +35,8 @@ class ForwardCost:
         expert_parallel: experts lie whole on the ranks of the group instead of being cut over them. Attention stays
             tensor-parallel and every rank sees every token, so the collectives are the same.
         routing: how tokens choose experts.
-        dtype: data type of the GEMMs, whose peak counts; attention and LM head compute in bf16.
+        dtype: data type of the GEMMs, whose peak and constants count; attention and LM head compute in bf16.
+        table: measured rows that correct the constants where they lie near; None: constants alone.
 
     Raises:
         ValueError: the ranks do not divide the heads, expert parallelism without effect, or a dtype the GPU lacks.
@@ -48,6 +50,7 @@ class ForwardCost:
     tensor_parallel: int = 1
     expert_parallel: bool = False
     dtype: str = "bf16"
+    table: KernelTable | None = None
 
     def __post_init__(self) -> None:
         if self.tensor_parallel < 1:
@@ -88,7 +91,7 @@ class ForwardCost:
             "experts": self._experts_seconds(shape, tokens),
             "collective": self._collective_seconds(tokens, shape.logit_rows),
             "elementwise": self._elementwise_seconds(tokens),
-            "lm_head": self.constants.dense.seconds(self._head_work(shape.logit_rows), self.peaks("bf16")),
+            "lm_head": self._gemm_s(self._head(shape.logit_rows), "bf16"),
             "embedding": self.constants.elementwise.seconds(embedding, self.peaks("bf16")),
         }
 
@@ -101,13 +104,25 @@ class ForwardCost:
 
     def prefill_attention_s(self, shape: StepShape) -> Seconds:
         """Seconds of attention over the prefill chunks."""
-        peaks, constants = self.peaks("bf16"), self.constants.attention_prefill
-        return sum(run.count * self._attention(run).prefill(shape, constants, peaks) for run in self.model.layers)
+        peaks, total = self.peaks("bf16"), 0.0 * np.asarray(shape.prefill_tokens)
+        for run in self.model.layers:
+            rank = self._attention(run)
+            layer_s = rank.prefill(shape, self.constants.attention_prefill, peaks)
+            if self.table is not None:
+                layer_s = self.table.prefill_s(rank, shape, layer_s, peaks)
+            total = total + run.count * layer_s
+        return total
 
     def decode_attention_s(self, shape: StepShape) -> Seconds:
         """Seconds of attention of the decoding sequences."""
-        peaks, constants = self.peaks("bf16"), self.constants.attention_decode
-        return sum(run.count * self._attention(run).decode(shape, constants, peaks) for run in self.model.layers)
+        peaks, total = self.peaks("bf16"), 0.0 * np.asarray(shape.sequences)
+        for run in self.model.layers:
+            rank = self._attention(run)
+            layer_s = rank.decode(shape, self.constants.attention_decode, peaks)
+            if self.table is not None:
+                layer_s = self.table.decode_s(rank, shape, layer_s, peaks)
+            total = total + run.count * layer_s
+        return total
 
     def distinct_experts(self, shape: StepShape, padded_tokens: Count | None = None) -> Seconds:
         """Mean distinct experts per MoE layer, over all ranks; 0 for a dense model."""
@@ -122,16 +137,16 @@ class ForwardCost:
         Counts the matrices, the experts hit and attention that reads its cache once; small kernels could all be fused.
         """
         tokens, bytes_per_weight, tp = shape.tokens, self.model.weight_bytes, self.tensor_parallel
-        gemm = linears_work(self.model.outer_linears()[:-1], tokens, bytes_per_weight, tp)
-        attention = self._head_work(shape.logit_rows)
+        matrices = linears_work(self.model.outer_linears()[:-1], tokens, bytes_per_weight, tp)
+        attention = self._head(shape.logit_rows).work
         for run in self.model.layers:
-            gemm += run.count * linears_work(self._linears(run), tokens, bytes_per_weight, tp)
+            matrices += run.count * linears_work(self._linears(run), tokens, bytes_per_weight, tp)
             if run.ffn.kind == "moe":
-                gemm += run.count * self._experts(run).work(self._distinct(run, shape, tokens), tokens)
+                matrices += run.count * self._experts(run).work(self._distinct(run, shape, tokens), tokens)
             rank = self._attention(run)
             attention += run.count * (rank.decode_work(shape) + rank.prefill_work(shape))
-        compute_s = gemm.flops / self.gpu.flops_per_s(self.dtype) + attention.flops / self.gpu.flops_per_s("bf16")
-        memory_s = (gemm.bytes + attention.bytes) / self.gpu.memory_bandwidth_bytes_per_s
+        compute_s = matrices.flops / self.gpu.flops_per_s(self.dtype) + attention.flops / self.gpu.flops_per_s("bf16")
+        memory_s = (matrices.bytes + attention.bytes) / self.gpu.memory_bandwidth_bytes_per_s
         bound_s: Seconds = np.maximum(compute_s, memory_s)
         return bound_s
 
@@ -166,24 +181,38 @@ class ForwardCost:
         ffn = run.ffn
         return self.routing.distinct(ffn.experts, ffn.experts_per_token, shape.sequences, shape.width, alone)
 
-    def _head_work(self, rows: Count) -> Work:
-        head = self.model.outer_linears()[-1]
-        return linear_work(head, rows, self.model.embedding_bytes, self.tensor_parallel)
+    def _head(self, rows: Count) -> Gemm:
+        return gemm(self.model.outer_linears()[-1], rows, self.model.embedding_bytes, self.tensor_parallel)
 
     def _gemm_seconds(self, tokens: Count) -> Seconds:
         """All matrices but the routed experts and the LM head."""
-        args = (tokens, self.model.weight_bytes, self.tensor_parallel, self.constants.dense, self.peaks(self.dtype))
-        total = linears_seconds(self.model.outer_linears()[:-1], *args)
+        total = self._linears_seconds(self.model.outer_linears()[:-1], tokens)
         for run in self.model.layers:
-            total = total + run.count * linears_seconds(self._linears(run), *args)
+            total = total + run.count * self._linears_seconds(self._linears(run), tokens)
         return total
 
+    def _linears_seconds(self, linears: list[Linear], tokens: Count) -> Seconds:
+        total: Seconds = 0.0
+        for linear in linears:
+            cut = gemm(linear, tokens, self.model.weight_bytes, self.tensor_parallel)
+            total = total + self._gemm_s(cut, self.dtype)
+        return total
+
+    def _gemm_s(self, cut: Gemm, dtype: str) -> Seconds:
+        peaks, efficiency = self.peaks(dtype), self.constants.dense_at(dtype)
+        if self.table is None:
+            return efficiency.gemm_s(cut, peaks)
+        return self.table.gemm_s(cut, dtype, efficiency, peaks)
+
     def _experts_seconds(self, shape: StepShape, tokens: Count) -> Seconds:
+        peaks, efficiency = self.peaks(self.dtype), self.constants.experts_at(self.dtype)
         total: Seconds = 0.0 * np.asarray(tokens)
         for run in self.model.layers:
             if run.ffn.kind == "moe":
-                distinct = self._distinct(run, shape, tokens)
-                layer_s = self._experts(run).seconds(distinct, tokens, self.constants.experts, self.peaks(self.dtype))
+                experts, distinct = self._experts(run), self._distinct(run, shape, tokens)
+                layer_s = experts.seconds(distinct, tokens, efficiency, peaks)
+                if self.table is not None:
+                    layer_s = self.table.experts_s(experts, distinct, tokens, self.dtype, layer_s, peaks)
                 total = total + run.count * layer_s
         return total
 

@@ -30,6 +30,7 @@ class Engine:
         draft_full_graph: the same for the drafter's passes.
         draft_pass_host_s: host time between the drafter's passes.
         reserve_bytes: GPU memory lost to the CUDA context, graphs and collectives.
+        planned_ahead: steps planned before the results of the one under way are known: 1 with asynchronous scheduling.
         max_block_steps: longest block of steps the simulator takes at once; results do not depend on it.
         source: where the constants come from.
     """
@@ -46,6 +47,7 @@ class Engine:
     draft_full_graph: bool
     draft_pass_host_s: float
     reserve_bytes: float
+    planned_ahead: int = 0
     max_block_steps: int = 4096
     source: str = ""
 
@@ -56,6 +58,8 @@ class Engine:
                 raise ValueError(f"engine.{name} must be >= 0 and finite, got {value}")
         if self.graph_tokens < 0:
             raise ValueError(f"engine.graph_tokens must be >= 0 (0: no graphs), got {self.graph_tokens}")
+        if self.planned_ahead not in {0, 1}:
+            raise ValueError(f"engine.planned_ahead must be 0 or 1 (asynchronous scheduling), got {self.planned_ahead}")
         if self.max_block_steps < 1:
             raise ValueError(f"engine.max_block_steps must be >= 1, got {self.max_block_steps}")
 

@@ -21,6 +21,12 @@ _TOLERANCE = 1e-4
 _NO_BOUND = 1 << 62
 
 
+def ticks_list(seconds: Seconds) -> list[int]:
+    """Every entry rounded once to whole ticks."""
+    rounded: list[int] = np.rint(np.atleast_1d(seconds) * TICKS_PER_S).astype(np.int64).tolist()
+    return rounded
+
+
 def cell_bounds(most_tokens: int) -> NDArray[np.int64]:
     """Bounds between cells: eight per octave, from 64 tokens to the first bound above `most_tokens`."""
     octaves = np.log2(max(most_tokens, 2 * _FIRST_BOUND_TOKENS) / _FIRST_BOUND_TOKENS)

@@ -1,7 +1,7 @@
 """The routed experts of one MoE layer on one rank: top-k, permutation, both grouped GEMMs and the reduction.
 
-The router's GEMM and the shared expert are dense (`dense.py`). Three constants per GPU reach 5 to 6 % on measured
-layers, as long as the distinct experts are those of the routing at hand.
+The router's GEMM and the shared expert are dense (`dense.py`). What cannot be left out is the number of distinct
+experts for the routing at hand.
 """
 
 from __future__ import annotations
@@ -10,11 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sim.cost.attention import ACTIVATION_BYTES
-from sim.cost.constants import ExpertEfficiency
+from sim.cost.efficiency import ExpertEfficiency
 from sim.cost.routing import busiest_rank_experts, busiest_rank_rows
 from sim.cost.shape import Count, Seconds
-from sim.cost.work import Amount, Peaks, Work
+from sim.cost.work import ACTIVATION_BYTES, Amount, GroupedGemm, Peaks, Work
 from sim.layers import Ffn
 
 
@@ -41,23 +40,25 @@ class RankExperts:
         """Weights of one expert on the rank."""
         return sum(linear.n * linear.k for linear in self.ffn.expert_linears(self.hidden)) / self.tensor_parallel
 
-    def work(self, distinct: Amount, tokens: Count) -> Work:
-        """Weights of the distinct experts once, rows in and out of both GEMMs, 2 FLOPs per weight and row.
+    def grouped(self, distinct: Amount, tokens: Count) -> GroupedGemm:
+        """What the rank computes.
 
         Args:
             distinct: distinct experts hit, over all ranks.
             tokens: tokens that enter the layer.
         """
         loaded, rows = self._share(distinct, tokens)
-        width = self.ffn.matrices * self.ffn.expert_width / self.tensor_parallel
-        moved = loaded * self.expert_elements * self.weight_bytes
-        return Work(2.0 * rows * self.expert_elements, moved + rows * (2 * self.hidden + width) * ACTIVATION_BYTES)
+        inner = self.ffn.matrices * self.ffn.expert_width / self.tensor_parallel
+        row_bytes = ACTIVATION_BYTES * (2 * self.hidden + inner)
+        return GroupedGemm(loaded, rows, self.expert_elements, self.weight_bytes, row_bytes)
+
+    def work(self, distinct: Amount, tokens: Count) -> Work:
+        """Weights of the distinct experts once, rows in and out of both GEMMs, 2 FLOPs per weight and row."""
+        return self.grouped(distinct, tokens).work
 
     def seconds(self, distinct: Amount, tokens: Count, efficiency: ExpertEfficiency, peaks: Peaks) -> Seconds:
-        """Seconds of the layer, the half-empty last row block of every active expert computed as well."""
-        loaded, _ = self._share(distinct, tokens)
-        padding = Work(flops=loaded * efficiency.row_block * self.expert_elements)
-        return efficiency.seconds(self.work(distinct, tokens) + padding, peaks)
+        """Seconds of the layer."""
+        return efficiency.experts_s(self.grouped(distinct, tokens), peaks)
 
     def _share(self, distinct: Amount, tokens: Count) -> tuple[Amount, Amount]:
         """Distinct experts and (token, expert) rows of the rank, the busiest one under expert parallelism."""

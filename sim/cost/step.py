@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
+from sim.cost.drafting import Drafting
 from sim.cost.forward import ForwardCost
 from sim.cost.host import Engine
 from sim.cost.shape import Seconds, StepShape
@@ -16,13 +16,6 @@ LOGIT_BYTES = 4
 """Samplers read fp32 logits."""
 
 
-class DraftPasses(Protocol):
-    """The part of a drafter that the price of a step needs."""
-
-    def passes(self, shape: StepShape, drafts: int) -> list[tuple[StepShape, int]]:
-        """The passes that propose `drafts` tokens in a step of this shape, each with how often it runs."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class StepCost:
     """Prices whole steps of one deployment, vectorised over the shape.
@@ -30,20 +23,23 @@ class StepCost:
     Attributes:
         target: the target model's forward pass.
         engine: the host side.
-        drafts: draft tokens per round, 0 without SD.
+        width: query tokens of each decoding sequence: 1 without SD, with it the verify width.
         draft: the draft model's forward pass, where the drafter has a model.
-        drafter: its passes.
+        drafting: what drafting takes; None without SD.
     """
 
     target: ForwardCost
     engine: Engine
-    drafts: int = 0
+    width: int = 1
     draft: ForwardCost | None = None
-    drafter: DraftPasses | None = None
+    drafting: Drafting | None = None
 
-    def families(self, shape: StepShape) -> dict[str, Seconds]:
-        """Seconds per op family of the target, then `draft`, `rejection` and `host`; they sum to the step."""
-        uniform = np.equal(shape.chunks, 0)
+    def families(self, shape: StepShape, one_width: bool = True) -> dict[str, Seconds]:
+        """Seconds per op family of the target, then `draft`, `rejection` and `host`; they sum to the step.
+
+        `one_width` says whether all decoding sequences have the same width, as full CUDA graphs need.
+        """
+        uniform = np.logical_and(np.equal(shape.chunks, 0), one_width)
         padded = self.engine.padded_tokens(shape.tokens)
         families = self.target.families(shape, padded)
         gpu_s = sum(families.values())
@@ -56,9 +52,9 @@ class StepCost:
         )
         return families
 
-    def seconds(self, shape: StepShape) -> Seconds:
+    def seconds(self, shape: StepShape, one_width: bool = True) -> Seconds:
         """Seconds of the step."""
-        return sum(self.families(shape).values())
+        return sum(self.families(shape, one_width).values())
 
     def phases(self, shape: StepShape) -> dict[str, Seconds]:
         """Seconds spent on draft, verify (or decode), reject (or sample), prefill and host.
@@ -97,12 +93,15 @@ class StepCost:
         return np.maximum(gpu_s, self.engine.launch_s(forward.model.layer_count, shape.tokens, uniform, full_graph))
 
     def _draft_s(self, shape: StepShape) -> Seconds:
-        if not self.drafts or self.drafter is None or self.draft is None:
+        drafting = self.drafting
+        if drafting is None:
             return 0.0 * np.asarray(shape.tokens)
-        total: Seconds = 0.0
-        for draft_shape, times in self.drafter.passes(shape, self.drafts):
-            if times:
-                total = total + times * (self.draft_pass_s(draft_shape) + self.engine.draft_pass_host_s)
+        total = drafting.host_s + drafting.sequence_host_s * (shape.sequences + shape.completed)
+        if drafting.catch_up:
+            total = total + self.draft_pass_s(drafting.first(shape)) + self.engine.draft_pass_host_s
+        if drafting.passes:
+            pass_s = self.draft_pass_s(drafting.later(shape)) + self.engine.draft_pass_host_s
+            total = total + drafting.passes * pass_s
         return total
 
     def sampling_s(self, shape: StepShape) -> Seconds:
@@ -110,6 +109,6 @@ class StepCost:
         rows = np.asarray(shape.logit_rows, dtype=np.float64)
         work = Work(bytes=rows * float(self.target.model.vocab * LOGIT_BYTES))
         constants = self.target.constants.sampling
-        fixed_s = self.engine.reject_s if self.drafts else self.engine.sample_s
+        fixed_s = self.engine.reject_s if self.drafting is not None else self.engine.sample_s
         peaks = self.target.peaks("bf16")
         return constants.seconds(work, peaks) + np.where(rows > 0, fixed_s, 0.0)[()]

@@ -1,4 +1,4 @@
-"""Work: floating-point operations and memory traffic, and the roofline that turns them into seconds."""
+"""Work: floating-point operations and memory traffic of one op on one GPU, and the roofline that bounds its time."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from sim.cost.shape import Seconds
 
 Amount = Any
 """A float or a float64 array; arithmetic between the two is beyond what the stubs of numpy can follow."""
+
+ACTIVATION_BYTES = 2
+"""bf16 activations, whatever the weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,67 @@ class Peaks:
     flops_per_s: float
     bytes_per_s: float
     sm_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Gemm:
+    """y[m, n] = x[m, k] W on one rank. Weights, inputs and outputs are moved once; no rows, no work."""
+
+    m: Amount
+    n: Amount
+    k: Amount
+    weight_bytes: float = 2.0
+
+    @property
+    def work(self) -> Work:
+        """2 m n k FLOPs."""
+        m: Amount = np.asarray(self.m, dtype=np.float64)[()]
+        weights = self.n * self.k * self.weight_bytes * np.greater(m, 0)
+        return Work(2.0 * self.n * self.k * m, weights + ACTIVATION_BYTES * (self.n + self.k) * m)
+
+
+@dataclass(frozen=True, slots=True)
+class GroupedGemm:
+    """The routed experts of one layer on one rank.
+
+    Attributes:
+        experts: distinct experts that get a row.
+        rows: (token, expert) rows of all of them.
+        elements: weights of one expert.
+        weight_bytes: bytes of one weight.
+        row_bytes: activations moved per row, in and out of both GEMMs.
+    """
+
+    experts: Amount
+    rows: Amount
+    elements: Amount
+    weight_bytes: float
+    row_bytes: Amount
+
+    @property
+    def work(self) -> Work:
+        """Weights of the distinct experts once, 2 FLOPs per weight and row."""
+        moved = self.experts * self.elements * self.weight_bytes + self.rows * self.row_bytes
+        return Work(2.0 * self.rows * self.elements, moved)
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionCore:
+    """Attention over a cache, the matrices apart, on one rank.
+
+    Attributes:
+        work: FLOPs and bytes.
+        sequences: sequences.
+        blocks: independent (sequence, KV head, tile of query rows) blocks.
+        tokens: keys that one query row of a sequence attends to at most (mean over the sequences).
+        width: half the cached elements of a token in one KV head; the head width of plain attention.
+    """
+
+    work: Work
+    sequences: Amount
+    blocks: Amount
+    tokens: Amount
+    width: Amount
 
 
 def pnorm(a: Amount, b: Amount, exponent: float) -> Amount:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from bisect import bisect_right
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from sim.cost.lines import Lines
 from sim.serving.ledger import Ledger
 from sim.serving.scheduler import Chunk
+from sim.serving.setup import Prices
 
 
 @dataclass(slots=True)
@@ -16,6 +21,7 @@ class Block:
 
     Attributes:
         decoding: sequences that decode in it.
+        drafts: draft tokens that each of them verifies (the most, where they differ).
         chunks: what is prefilled.
         moments: chunks, new tokens, history tokens, pairs and completed prompts, as in `StepShape`.
         waiting: requests left in the queue.
@@ -25,36 +31,85 @@ class Block:
     end: int
     steps: int
     decoding: int
+    drafts: int
     chunks: list[Chunk]
     moments: tuple[int, int, int, int, int]
     waiting: int
 
 
-def elapsed(lines: Lines, ledger: Ledger, step: int, steps: int) -> int:
-    """Ticks of `steps` steps from `step` on, in which nobody joins or leaves."""
-    ticks, last = 0, ledger.cached(step + steps - 1)
-    while True:
-        cell = bisect_right(lines.bounds, ledger.cached(step))
-        if last < lines.bounds[cell]:
-            return ticks + steps * lines.intercept[cell] + lines.slope[cell] * ledger.total(step, steps)
-        inside = ledger.steps_below(step, steps, lines.bounds[cell])
-        ticks += inside * lines.intercept[cell] + lines.slope[cell] * ledger.total(step, inside)
-        step, steps = step + inside, steps - inside
+class Pace(ABC):
+    """How long each step of a rank's future lasts, while nobody joins or leaves."""
+
+    @abstractmethod
+    def at(self, step: int) -> int:
+        """Ticks of `step`."""
+
+    @abstractmethod
+    def elapsed(self, step: int, steps: int) -> int:
+        """Ticks of `steps` steps from `step` on."""
+
+    @abstractmethod
+    def each(self, step: int, context: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Ticks of every step from `step` on, one for each entry of `context`, the cached tokens before it."""
+
+    def first_end(self, step: int, block: Block, time: int) -> tuple[int, int]:
+        """How many steps of `block`, the next from `step` on, are over at its first boundary at or after tick `time`.
+
+        And that boundary. Steps of a block last nearly the same, so a guess is at most a few boundaries off.
+        """
+        steps = max(1, min(block.steps, -(-(time - block.start) * block.steps // (block.end - block.start))))
+        end = block.start + self.elapsed(step, steps)
+        while end < time:
+            end += self.at(step + steps)
+            steps += 1
+        while steps > 1:
+            before = end - self.at(step + steps - 1)
+            if before < time:
+                break
+            steps, end = steps - 1, before
+        return steps, end
 
 
-def first_end(lines: Lines, ledger: Ledger, step: int, block: Block, at: int) -> tuple[int, int]:
-    """How many steps of `block` have ended at its first boundary at or after tick `at`, and that boundary.
+class SteadyPace(Pace):
+    """Rounds of one width: lines over cells of context."""
 
-    Steps of a block last nearly the same, so a guess is at most a few boundaries off.
-    """
-    steps = max(1, min(block.steps, -(-(at - block.start) * block.steps // (block.end - block.start))))
-    end = block.start + elapsed(lines, ledger, step, steps)
-    while end < at:
-        end += lines.at(ledger.cached(step + steps))
-        steps += 1
-    while steps > 1:
-        before = end - lines.at(ledger.cached(step + steps - 1))
-        if before < at:
-            break
-        steps, end = steps - 1, before
-    return steps, end
+    __slots__ = ("_ledger", "_lines")
+
+    def __init__(self, lines: Lines, ledger: Ledger) -> None:
+        self._lines, self._ledger = lines, ledger
+
+    def at(self, step: int) -> int:
+        return self._lines.at(self._ledger.cached(step))
+
+    def elapsed(self, step: int, steps: int) -> int:
+        """A difference of two sums per cell."""
+        lines, ledger = self._lines, self._ledger
+        ticks, last = 0, ledger.cached(step + steps - 1)
+        while True:
+            cell = bisect_right(lines.bounds, ledger.cached(step))
+            if last < lines.bounds[cell]:
+                return ticks + steps * lines.intercept[cell] + lines.slope[cell] * ledger.total(step, steps)
+            inside = ledger.steps_below(step, steps, lines.bounds[cell])
+            ticks += inside * lines.intercept[cell] + lines.slope[cell] * ledger.total(step, inside)
+            step, steps = step + inside, steps - inside
+
+    def each(self, step: int, context: NDArray[np.int64]) -> NDArray[np.int64]:
+        return self._lines.durations(context)
+
+
+class RaggedPace(Pace):
+    """Rounds of different widths: step by step."""
+
+    __slots__ = ("_ledger", "_prices", "_sequences")
+
+    def __init__(self, prices: Prices, ledger: Ledger, sequences: int) -> None:
+        self._prices, self._ledger, self._sequences = prices, ledger, sequences
+
+    def at(self, step: int) -> int:
+        return self._prices.ragged(self._sequences, self._ledger.at_least(step), self._ledger.cached(step))
+
+    def elapsed(self, step: int, steps: int) -> int:
+        return sum(self.at(step + i) for i in range(steps))
+
+    def each(self, step: int, context: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.array([self.at(step + i) for i in range(len(context))])

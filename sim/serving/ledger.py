@@ -17,12 +17,16 @@ _ROOM_STEPS = 4096
 class Ledger:
     """Sums over the running sequences on the rank's own step axis, kept from the present step on.
 
+    Args:
+        most_drafts: longest draft where rounds may differ in width, else 0.
+
     `_sums[i]` holds the cached tokens of all steps before step i, up to a constant that no difference sees. A path adds
     to the steps it runs in and to the one after; there `end` or `leave` take it back.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most_drafts: int = 0) -> None:
         self._origin = 0
+        self._at_least = np.zeros((most_drafts, _ROOM_STEPS), dtype=np.int64)
         self._sums = np.zeros(_ROOM_STEPS, dtype=np.int64)
         self._blocks = np.zeros(_ROOM_STEPS, dtype=np.int64)
 
@@ -34,6 +38,9 @@ class Ledger:
         at = step - self._origin
         self._sums[at : at + rounds + 1] += path.sums(0)
         self._blocks[at : at + rounds] += path.blocks(0)
+        if len(self._at_least):
+            wider = path.at_least(0)
+            self._at_least[: len(wider), at : at + rounds] += wider
 
     def end(self, step: int, path: Path) -> None:
         """The path's last round was the one before `step`."""
@@ -48,6 +55,9 @@ class Ledger:
         rest = len(path) - done
         self._sums[at : at + rest + 1] -= path.sums(done)
         self._blocks[at : at + rest] -= path.blocks(done)
+        if len(self._at_least):
+            wider = path.at_least(done)
+            self._at_least[: len(wider), at : at + rest] -= wider
 
     def cached(self, step: int) -> int:
         """Cached tokens of all running sequences before `step`."""
@@ -67,6 +77,10 @@ class Ledger:
     def blocks(self, step: int) -> int:
         """KV blocks the running sequences need in `step`."""
         return self._blocks.item(step - self._origin)
+
+    def at_least(self, step: int) -> tuple[int, ...]:
+        """Sequences that verify 1, 2, ... drafts or more in `step`."""
+        return tuple(self._at_least[:, step - self._origin].tolist())
 
     def steps_within(self, step: int, steps: int, blocks: int) -> int:
         """How many of `steps` steps from `step` on need no more than `blocks` KV blocks."""
@@ -88,9 +102,9 @@ class Ledger:
         """Make room up to step + steps, dropping what lies before `step`."""
         past = step - self._origin
         room = max(_ROOM_STEPS, 2 * (len(self._sums) - past), 2 * steps)
-        for name in ("_sums", "_blocks"):
-            row = np.zeros(room, dtype=np.int64)
-            kept = getattr(self, name)[past:]
-            row[: len(kept)] = kept
+        for name in ("_sums", "_blocks", "_at_least"):
+            old = getattr(self, name)
+            row = np.zeros((*old.shape[:-1], room), dtype=np.int64)
+            row[..., : old.shape[-1] - past] = old[..., past:]
             setattr(self, name, row)
         self._origin = step

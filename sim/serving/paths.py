@@ -9,6 +9,7 @@ cut at the request's output.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,9 +18,39 @@ from numpy.typing import NDArray
 from sim.draws import derive, key
 from sim.request import Requests
 from sim.speculation.acceptance import Acceptance
+from sim.speculation.length import Offers
+from sim.speculation.request_length import RequestLength
 
 _CHUNK_REQUESTS = 512
 _CHUNKS_KEPT = 32
+
+Counts = NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RoundRule:
+    """What decides a sequence's rounds.
+
+    Attributes:
+        acceptance: acceptable depths; None without SD.
+        width: drafts -> query tokens of a round.
+        lookahead_tokens: extra KV slots an engine reserves per sequence and round.
+        request_length: the lengths of requests that choose their own; the batch's otherwise.
+        offers: of a drafter that may propose fewer tokens than asked for; None for the others.
+        trailing_rounds: rounds planned before the last result is known, which emit nothing.
+    """
+
+    acceptance: Acceptance | None = None
+    width: Callable[[int], int] = lambda drafts: drafts + 1
+    lookahead_tokens: int = 0
+    request_length: RequestLength | None = None
+    offers: Offers | None = None
+    trailing_rounds: int = 0
+
+    @property
+    def ragged(self) -> bool:
+        """Whether rounds of one batch may differ in width."""
+        return self.request_length is not None or self.offers is not None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,11 +61,15 @@ class Rounds:
         sums: cached tokens before every round, summed up from the first on; one entry more than there are rounds.
         blocks: KV blocks that each round needs, drafts and lookahead included.
         accepted: draft tokens accepted (not cut at the output's end, as engines count them), summed up like `sums`.
+        drafted: draft tokens verified, summed up like `sums`.
+        at_least: row j - 1 says (1 or 0) which rounds verify j drafts or more; None unless rounds are ragged.
     """
 
-    sums: NDArray[np.int64]
-    blocks: NDArray[np.int64]
-    accepted: NDArray[np.int64]
+    sums: Counts
+    blocks: Counts
+    accepted: Counts
+    drafted: Counts
+    at_least: Counts | None = None
 
 
 class Path:
@@ -45,18 +80,23 @@ class Path:
     def __init__(self, rounds: Rounds, low: int, high: int) -> None:
         self._rounds, self._low, self._high = rounds, low, high
         self.last_sum = rounds.sums.item(high)
-        self.most_blocks = rounds.blocks.item(high - 1) if high > low else 0
+        self.most_blocks = rounds.blocks.item(high - 1)
 
     def __len__(self) -> int:
         return self._high - self._low
 
-    def sums(self, done: int) -> NDArray[np.int64]:
+    def sums(self, done: int) -> Counts:
         """Summed-up cached tokens from round `done` on, with the entry behind the last round."""
         return self._rounds.sums[self._low + done : self._high + 1]
 
-    def blocks(self, done: int) -> NDArray[np.int64]:
+    def blocks(self, done: int) -> Counts:
         """KV blocks of the rounds from `done` on."""
         return self._rounds.blocks[self._low + done : self._high]
+
+    def at_least(self, done: int) -> Counts:
+        """Which of the rounds from `done` on verify 1, 2, ... drafts or more, a row each."""
+        assert self._rounds.at_least is not None
+        return self._rounds.at_least[:, self._low + done : self._high]
 
     def cached(self, done: int) -> int:
         """Cached tokens before round `done`, which must be one of the path's."""
@@ -67,93 +107,110 @@ class Path:
         """Draft tokens accepted in the first `done` rounds."""
         return self._rounds.accepted.item(self._low + done) - self._rounds.accepted.item(self._low)
 
+    def drafted(self, done: int) -> int:
+        """Draft tokens verified in the first `done` rounds."""
+        return self._rounds.drafted.item(self._low + done) - self._rounds.drafted.item(self._low)
+
 
 class Paths:
-    """Paths of a request stream under one draft length.
+    """Paths of a request stream.
 
     Args:
         requests: the stream.
-        acceptance: distribution of acceptable depths; None without SD.
-        drafts: draft tokens per round (0 without SD).
-        lookahead: extra KV slots an engine reserves per sequence and round.
+        rule: what decides its rounds.
         block_tokens: tokens per KV block.
         seed: of the run.
     """
 
-    def __init__(
-        self,
-        requests: Requests,
-        acceptance: Acceptance | None,
-        drafts: int,
-        lookahead: int,
-        block_tokens: int,
-        seed: int,
-    ) -> None:
-        if drafts and acceptance is None:
-            raise ValueError(f"{drafts} drafts per round need an acceptance, got none")
-        self._prompt = requests.prompt_tokens
-        self._output = requests.output_tokens
-        self._acceptance = acceptance
-        self._drafts = drafts
-        self._reserved = drafts + 1 + lookahead
+    def __init__(self, requests: Requests, rule: RoundRule, block_tokens: int, seed: int) -> None:
+        self.rule = rule
+        self._requests = requests
         self._block_tokens = block_tokens
         self._key = key(seed, "acceptance")
-        self._chunks: OrderedDict[int, tuple[list[int], Rounds]] = OrderedDict()
+        self._chunks: OrderedDict[tuple[int, int], tuple[list[int], Rounds]] = OrderedDict()
 
-    def first(self, request: int) -> Path:
-        """The path of `request` from its first token (which the prefill emits) to its end."""
+    def first(self, request: int, drafts: int) -> Path:
+        """The path of `request` from its first token (which the prefill emits) to its end, `drafts` per round."""
         index, row = divmod(request, _CHUNK_REQUESTS)
-        chunk = self._chunks.get(index)
+        chunk = self._chunks.get((index, drafts))
         if chunk is None:
             low = index * _CHUNK_REQUESTS
-            ids = np.arange(low, min(low + _CHUNK_REQUESTS, len(self._prompt)))
-            chunk = self._chunks[index] = self._draw(ids, np.ones(len(ids), dtype=np.int64))
+            ids = np.arange(low, min(low + _CHUNK_REQUESTS, len(self._requests)))
+            chunk = self._chunks[index, drafts] = self._draw(ids, np.ones(len(ids), dtype=np.int64), drafts)
             if len(self._chunks) > _CHUNKS_KEPT:
                 self._chunks.popitem(last=False)
         bounds, rounds = chunk
         return Path(rounds, bounds[row], bounds[row + 1])
 
-    def rest(self, request: int, emitted: int) -> Path:
+    def rest(self, request: int, emitted: int, drafts: int) -> Path:
         """The path of `request` when `emitted` tokens are out already."""
-        bounds, rounds = self._draw(np.array([request]), np.array([emitted]))
+        bounds, rounds = self._draw(np.array([request]), np.array([emitted]), drafts)
         return Path(rounds, 0, bounds[1])
 
-    def _draw(self, ids: NDArray[np.int64], emitted: NDArray[np.int64]) -> tuple[list[int], Rounds]:
+    def _draw(self, ids: Counts, emitted: Counts, drafts: int) -> tuple[list[int], Rounds]:
         """Bounds of each request's rounds among those of all of them, and the latter."""
-        positions_of = np.maximum(self._output[ids] - emitted, 0)
-        owner = np.repeat(np.arange(len(ids)), positions_of)
-        starts = np.cumsum(positions_of) - positions_of
+        rule = self.rule
+        left = np.maximum(self._requests.output_tokens[ids] - emitted, 0)
+        slots = left + np.where(left > 0, rule.trailing_rounds, 0)
+        starts = np.cumsum(slots) - slots
+        owner = np.repeat(np.arange(len(ids)), slots)
         position = np.arange(len(owner)) - starts[owner] + emitted[owner]
-        if self._acceptance is None or self._drafts == 0:
-            accepted = np.zeros(len(owner), dtype=np.int64)
-            bounds = [0, *np.cumsum(positions_of).tolist()]
+        offered = np.full(len(owner), drafts, dtype=np.int64)
+        accepted = np.zeros(len(owner), dtype=np.int64)
+        if rule.acceptance is not None and (drafts or rule.request_length is not None):
+            rows = ids[owner]
+            keys = derive(self._key, rows)
+            most = rule.request_length.most_drafts if rule.request_length is not None else drafts
+            accepted = rule.acceptance.depths(keys, position, most, self._requests, rows)
+            if rule.offers is not None:
+                offered = rule.offers(keys, position, drafts)
+                accepted = np.minimum(accepted, offered)
+            visited = _walk(accepted, offered, starts, left, rule)
         else:
-            keys = derive(self._key, ids)[owner]
-            accepted = self._acceptance.depths(keys, position, self._drafts)
-            visited, bounds = _walk(accepted + 1, starts, positions_of)
-            owner, position, accepted = owner[visited], position[visited], accepted[visited]
-        context = self._prompt[ids][owner] + position - 1
-        blocks = (context + self._reserved + self._block_tokens - 1) // self._block_tokens
-        return bounds, Rounds(_summed(context), blocks, _summed(accepted))
+            visited = np.arange(len(owner))
+        bounds = [0, *np.searchsorted(visited, starts + slots).tolist()]
+        owner, position, accepted, offered = (column[visited] for column in (owner, position, accepted, offered))
+        accepted = np.where(position < self._requests.output_tokens[ids][owner], accepted, 0)
+        return bounds, self._rounds(self._requests.prompt_tokens[ids][owner] + position - 1, accepted, offered)
+
+    def _rounds(self, context: Counts, accepted: Counts, offered: Counts) -> Rounds:
+        rule = self.rule
+        if not rule.ragged:
+            width: int | Counts = rule.width(int(offered[0])) if len(offered) else 1
+            at_least = None
+        else:
+            width = offered + 1
+            longest = int(offered.max()) if len(offered) else 0
+            at_least = (offered >= np.arange(1, longest + 1)[:, None]).astype(np.int64)
+        blocks = -(-(context + width + rule.lookahead_tokens) // self._block_tokens)
+        return Rounds(_summed(context), blocks, _summed(accepted), _summed(offered), at_least)
 
 
-def _summed(values: NDArray[np.int64]) -> NDArray[np.int64]:
+def _summed(values: Counts) -> Counts:
     sums = np.zeros(len(values) + 1, dtype=np.int64)
     np.cumsum(values, out=sums[1:])
     return sums
 
 
-def _walk(
-    emits: NDArray[np.int64], starts: NDArray[np.int64], lengths: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], list[int]]:
-    """Indices of the positions at which a round starts, and the bounds of each request's own; all requests in step."""
-    starts_round = np.zeros(len(emits), dtype=np.bool_)
-    ends = starts + lengths
-    at, end = starts[lengths > 0], ends[lengths > 0]
+def _walk(accepted: Counts, offered: Counts, starts: Counts, left: Counts, rule: RoundRule) -> Counts:
+    """Positions at which a round starts, all requests in step; a request's own lengths are written into `offered`."""
+    starts_round = np.zeros(len(accepted), dtype=np.bool_)
+    own = rule.request_length
+    alive = left > 0
+    at, end = starts[alive], (starts + left)[alive]
+    state = own.first(len(at)) if own is not None else np.zeros(0, dtype=np.int64)
+    ends = end
     while at.size:
         starts_round[at] = True
-        at = at + emits[at]
+        if own is not None:
+            offered[at] = own.drafts(state, accepted[at])
+            accepted[at] = np.minimum(accepted[at], offered[at])
+            state = own.next(state, offered[at], accepted[at])
+        at = at + accepted[at] + 1
         inside = at < end
         at, end = at[inside], end[inside]
-    visited = np.flatnonzero(starts_round)
-    return visited, [0, *np.searchsorted(visited, ends).tolist()]
+        if own is not None:
+            state = state[inside]
+    for trailing in range(rule.trailing_rounds):
+        starts_round[ends + trailing] = True
+    return np.flatnonzero(starts_round)

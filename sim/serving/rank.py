@@ -7,39 +7,20 @@ a message arrives, or the pool would run dry. Whatever the length of its blocks,
 from __future__ import annotations
 
 from collections import deque
-from heapq import heappop, heappush
-from typing import Protocol
+from collections.abc import Iterable
 
-from sim.cost.lines import Lines
+import numpy as np
+
 from sim.metrics.record import Recorder
-from sim.serving.block import Block, elapsed, first_end
-from sim.serving.kv import KvLayout
-from sim.serving.ledger import Ledger
+from sim.serving.batch import Batch
+from sim.serving.block import Block, Pace, RaggedPace, SteadyPace
 from sim.serving.paths import Paths
-from sim.serving.scheduler import Chunk, Room, Scheduler
+from sim.serving.scheduler import Chunk, Room
 from sim.serving.sequence import Sequence
+from sim.serving.setup import RankSetup
+from sim.speculation.length import FOREVER, Choice, Chooser
 
 _NO_PREFILL = (0, 0, 0, 0, 0)
-_NOBODY: deque[Sequence] = deque()
-
-
-class Prices(Protocol):
-    """What a rank asks a cost model: step time in ticks."""
-
-    def decode(self, sequences: int) -> Lines:
-        """Steps in which `sequences` decode (or verify) and nothing is prefilled."""
-
-    def mixed(
-        self,
-        sequences: int,
-        context_tokens: int,
-        chunks: int,
-        new_tokens: int,
-        history_tokens: int,
-        pairs: int,
-        completed: int,
-    ) -> int:
-        """One step with prefill; arguments as in `StepShape`."""
 
 
 class Rank:
@@ -47,189 +28,236 @@ class Rank:
 
     Args:
         replica: number of the replica it belongs to, for the records.
-        prices: step times.
+        setup: how it serves.
         paths: the futures of the requests.
-        scheduler: the policy.
-        kv: the pool.
         recorder: where it writes.
-        drafts: draft tokens per round.
-        max_block_steps: longest block; the results do not depend on it.
     """
 
-    def __init__(
-        self,
-        replica: int,
-        prices: Prices,
-        paths: Paths,
-        scheduler: Scheduler,
-        kv: KvLayout,
-        recorder: Recorder,
-        drafts: int,
-        max_block_steps: int,
-    ) -> None:
+    def __init__(self, replica: int, setup: RankSetup, paths: Paths, recorder: Recorder) -> None:
         self.waiting: deque[Sequence] = deque()
-        self.running: dict[int, Sequence] = {}
         self.partial: Sequence | None = None
+        rule = paths.rule
+        self.batch = Batch(setup.drafts if rule.ragged else 0, rule.trailing_rounds)
         self._replica = replica
-        self._prices = prices
+        self._prices = setup.prices
+        self._scheduler = setup.scheduler
+        self._kv = setup.kv
+        self._max_block_steps = setup.max_block_steps
+        self._planned_ahead = setup.planned_ahead
         self._paths = paths
-        self._scheduler = scheduler
-        self._kv = kv
         self._recorder = recorder
-        self._drafts = drafts
-        self._max_block_steps = max_block_steps
-        self._step = 0
-        self._ledger = Ledger()
-        self._ends: list[tuple[int, int]] = []
-        self._most_blocks = 0
+        self._ragged = rule.ragged
+        self._width = rule.width
+        self._drafts = setup.drafts
+        self._chooser = setup.chooser() if setup.chooser is not None else None
+        self._choice = Choice(setup.drafts)
+        self._steps = 0
+        self._decoded = False
+        self._held = (0, 0, 0)
 
     def __len__(self) -> int:
         """Requests it holds, waiting ones included."""
-        return len(self.waiting) + len(self.running) + (self.partial is not None)
+        return len(self.waiting) + len(self.batch) + (self.partial is not None)
 
-    def enqueue(self, sequence: Sequence) -> bool:
-        """A request arrives; whether it may change what is planned."""
-        self.waiting.append(sequence)
-        return self._scheduler.heeds_arrival(self.waiting, len(self.running) + (self.partial is not None))
+    def receive(self, sequence: Sequence, block: Block | None, now: int) -> None:
+        """A request arrives; `block`, the one under way, is cut where it could be admitted next."""
+        scheduler = self._scheduler
+        scheduler.place(self.waiting, sequence)
+        sequence.seen = self._steps
+        if block is None:
+            sequence.seen += self._planned_ahead if self.batch or self.partial is not None else 0
+            return
+        heeded = scheduler.heeds_arrival(self.waiting, sequence, len(self.batch))
+        steps, end = block.steps, block.end
+        if steps > 1 and (heeded or self._planned_ahead):
+            steps, end = self._pace(block.decoding).first_end(self.batch.step, block, now)
+        sequence.seen += steps + self._planned_ahead
+        if heeded:
+            block.steps, block.end = steps, end
 
     def plan(self, now: int) -> Block | None:
         """The next block from tick `now` on, or None when there is nothing to run."""
+        if self._chooser is not None and self.batch:
+            self._choose(self._chooser)
         preempted = self._preempt_until_fits()
         chunks = self._chunks(preempted) if self.waiting or self.partial is not None else []
         if chunks:
-            return self._plan_mixed(now, chunks)
-        decoding = len(self.running)
+            return self._plan_prefill(now, chunks)
+        decoding = len(self.batch)
         if not decoding:
-            if self.waiting:
-                raise AssertionError(
-                    f"rank of replica {self._replica} holds {len(self)} requests and can run none: {self._kv}"
-                )
-            return None
-        steps = self._steady_steps(1 if preempted else self._max_block_steps)
-        end = now + elapsed(self._prices.decode(decoding), self._ledger, self._step, steps)
-        return Block(now, end, steps, decoding, chunks, _NO_PREFILL, len(self.waiting))
-
-    def cut(self, block: Block, at: int) -> None:
-        """Shorten `block` to the first boundary of its steps at or after tick `at`."""
-        if block.steps > 1 and at < block.end:
-            lines = self._prices.decode(block.decoding)
-            block.steps, block.end = first_end(lines, self._ledger, self._step, block, at)
+            return self._plan_nothing(now)
+        steps = self._steady_steps(preempted)
+        end = now + self._pace(decoding).elapsed(self.batch.step, steps)
+        return Block(now, end, steps, decoding, self._drafts, chunks, _NO_PREFILL, len(self.waiting))
 
     def commit(self, block: Block) -> int:
         """The block is over: advance, record, let go of what finished. Returns how many requests finished."""
-        ledger, step, steps = self._ledger, self._step, block.steps
-        needed, cached = ledger.blocks(step), ledger.cached(step)
-        total = ledger.total(step, steps)
+        batch, steps = self.batch, block.steps
+        ledger, step = batch.ledger, batch.step
+        self._steps += steps
+        needed, total, emitted, finished = ledger.blocks(step), 0, 0, 0
         if self._recorder.keep_steps:
-            self._recorder.contexts(ledger.contexts(step, steps))
-        self._step = step = step + steps
-        finished, emitted = self._let_go(block.end)
-        emitted += ledger.cached(step) - cached
-        finished += self._commit_chunks(block)
+            self._record_steps(block)
+        verified = 0
+        if block.decoding:
+            verified = steps * block.decoding * self._width(block.drafts)
+            if self._ragged:
+                verified = sum(block.decoding + sum(ledger.at_least(step + i)) for i in range(steps))
+            cached, total = ledger.cached(step), ledger.total(step, steps)
+            done, left = batch.advance(steps)
+            emitted = batch.cached - cached + sum(s.prompt_tokens + s.output_tokens - 1 for s in left)
+            finished = self._finish_all(done, block.end)
+            self._decoded = bool(batch)
+            if self._chooser is not None:
+                self._chooser.observe(steps, emitted, block.end - block.start)
+        if block.chunks:
+            finished += self._commit_chunks(block)
         self._recorder.block(
-            self._replica, block.start, block.end, steps, block.decoding, self._drafts, total,
+            self._replica, block.start, block.end, steps, block.decoding, block.drafts, verified, total,
             *block.moments, emitted + block.moments[4], block.waiting, needed,
         )  # fmt: skip
         return finished
 
-    def _let_go(self, now: int) -> tuple[int, int]:
-        """Sequences whose last round is over leave; how many, and the tokens they had cached and emitted last."""
-        finished = tokens = 0
-        ends = self._ends
-        while ends and ends[0][0] <= self._step:
-            end, request = heappop(ends)
-            sequence = self.running.get(request)
-            if sequence is None or sequence.ends != end:
-                continue  # preempted since
-            del self.running[request]
-            path = sequence.path
-            assert path is not None
-            self._ledger.end(end, path)
-            self._most_blocks -= path.most_blocks
-            tokens += sequence.prompt_tokens + sequence.output_tokens - 1
-            self._finish(sequence, now)
-            finished += 1
-        return finished, tokens
+    def _record_steps(self, block: Block) -> None:
+        """One row per step of a block that is about to be committed."""
+        context = self.batch.ledger.contexts(self.batch.step, block.steps) * (block.decoding > 0)
+        if block.steps == 1:
+            ticks = np.array([block.end - block.start])
+        else:
+            ticks = self._pace(block.decoding).each(self.batch.step, context)
+        self._recorder.steps(context, ticks)
+
+    def _pace(self, decoding: int) -> Pace:
+        if self._ragged:
+            return RaggedPace(self._prices, self.batch.ledger, decoding)
+        return SteadyPace(self._prices.decode(decoding, self._drafts), self.batch.ledger)
+
+    def _choose(self, chooser: Chooser) -> None:
+        """Ask for the coming step's draft length; another one puts the running sequences on other paths."""
+        batch = self.batch
+        self._choice = choice = chooser.choose(len(batch), batch.cached)
+        if choice.drafts == self._drafts:
+            return
+        self._drafts = choice.drafts
+        for sequence in list(batch.sequences.values()):
+            if sequence.finished:
+                continue
+            emitted = sequence.emitted_before(batch.step)
+            self._account(sequence, batch.step - sequence.joined)
+            batch.leave(sequence)
+            sequence.emitted = emitted
+            batch.join(sequence, self._paths.rest(sequence.request, emitted, choice.drafts))
 
     def _chunks(self, preempted: bool) -> list[Chunk]:
         """Prefill of the coming step; a step that preempted admits nobody (vLLM V1)."""
         if preempted and self.partial is None:
             return []
-        free = self._kv.blocks - self._ledger.blocks(self._step)
+        free = self._kv.blocks - self.batch.blocks - self._held_now()[1]
         if self.partial is not None:
             free -= self._kv.blocks_for(self.partial.prefilled)
-        return self._scheduler.chunks(_NOBODY if preempted else self.waiting, self._room(free))
+        return self._scheduler.chunks(() if preempted else self._visible(), self._room(free))
 
-    def _plan_mixed(self, now: int, chunks: list[Chunk]) -> Block:
+    def _visible(self) -> Iterable[Sequence]:
+        """Waiting requests that the planning of the coming step has seen."""
+        if not self._planned_ahead:
+            return self.waiting
+        return (sequence for sequence in self.waiting if sequence.seen <= self._steps)
+
+    def _held_now(self) -> tuple[int, int]:
+        """Sequences and KV blocks of the requests that finished too late for the coming step's plan."""
+        steps, sequences, blocks = self._held
+        return (sequences, blocks) if steps == self._steps else (0, 0)
+
+    def _room(self, free_blocks: int) -> Room:
+        decoding, future = len(self.batch), self.batch.most_blocks - self.batch.blocks
+        tokens = decoding * self._width(self._drafts) if self._scheduler.mixes else 0
+        return Room(decoding + self._held_now()[0], tokens, self.partial, free_blocks, self._kv, self._decoded, future)
+
+    def _plan_prefill(self, now: int, chunks: list[Chunk]) -> Block:
         """One step with these chunks; admission happens here, so that nothing can come between plan and step."""
         new = history = pairs = completed = 0
+        waiting = self.waiting
         for sequence, tokens in chunks:
             new += tokens
             history += sequence.prefilled
             pairs += tokens * sequence.prefilled + tokens * (tokens + 1) // 2
             completed += tokens == sequence.unfilled_tokens
-            if self.waiting and sequence is self.waiting[0]:
-                self.waiting.popleft()
+            if sequence is not self.partial:
+                if sequence is waiting[0]:
+                    waiting.popleft()
+                else:
+                    waiting.remove(sequence)
         moments = (len(chunks), new, history, pairs, completed)
-        decoding = len(self.running)
-        ticks = self._prices.mixed(decoding, self._ledger.cached(self._step), *moments)
-        return Block(now, now + ticks, 1, decoding, chunks, moments, len(self.waiting))
+        decoding = len(self.batch) if self._scheduler.mixes else 0
+        cached = self.batch.cached if decoding else 0
+        if self._ragged:
+            wider = self.batch.ledger.at_least(self.batch.step) if decoding else ()
+            ticks = self._prices.ragged_mixed(wider, decoding, cached, *moments)
+        else:
+            ticks = self._prices.mixed(self._drafts, decoding, cached, *moments)
+        return Block(now, now + ticks, 1, decoding, self._drafts, chunks, moments, len(waiting))
 
-    def _steady_steps(self, most: int) -> int:
-        """Steps until a sequence finishes or the pool runs dry; at least 1, for this step fits already."""
-        ends = self._ends
-        while ends[0][0] <= self._step or self._stale(ends[0]):
-            heappop(ends)
-        steps = min(ends[0][0] - self._step, most)
-        if self._most_blocks > self._kv.blocks:
-            steps = self._ledger.steps_within(self._step, steps, self._kv.blocks)
+    def _plan_nothing(self, now: int) -> Block | None:
+        """Nothing runs: whoever waits has not been seen yet, and the next plan sees all."""
+        self._decoded = False
+        if not self.waiting:
+            return None
+        newest = max(sequence.seen for sequence in self.waiting)
+        if newest > self._steps or self._held_now()[0]:
+            self._steps = max(newest, self._steps + 1)
+            return self.plan(now)
+        raise AssertionError(f"rank of replica {self._replica} holds {len(self)} requests and can run none: {self._kv}")
+
+    def _steady_steps(self, preempted: bool) -> int:
+        """Steps until a sequence finishes, the pool runs dry or somebody is seen; at least 1, for this step fits."""
+        batch, choice = self.batch, self._choice
+        steps = min(batch.next_end() - batch.step, self._max_block_steps, choice.steps)
+        if preempted or (self.waiting and self._held_now()[0]):
+            return 1
+        if self._planned_ahead and self.waiting:
+            ahead = (sequence.seen - self._steps for sequence in self.waiting)
+            steps = min([steps, *(later for later in ahead if later > 0)])
+        if batch.most_blocks > self._kv.blocks:
+            steps = batch.ledger.steps_within(batch.step, steps, self._kv.blocks)
+        if choice.until_cached < FOREVER:
+            steps = max(1, batch.ledger.steps_below(batch.step, steps, choice.until_cached))
         return steps
 
-    def _stale(self, end: tuple[int, int]) -> bool:
-        """Whether this entry of the heap belongs to a sequence that was preempted since."""
-        sequence = self.running.get(end[1])
-        return sequence is None or sequence.ends != end[0]
-
     def _preempt_until_fits(self) -> bool:
-        """Preempt from the tail until the coming step's KV fits (vLLM V1: last come, first preempted, recomputed)."""
+        """Preempt until the coming step's KV fits; the sequence is computed again later (vLLM V1)."""
         preempted = False
         while self._might_not_fit() and self._needed_blocks() > self._kv.blocks:
-            self._preempt_tail()
+            self._preempt()
             preempted = True
         return preempted
 
     def _might_not_fit(self) -> bool:
         """Whether the pool could run dry at all: while everybody's last round fits, it cannot."""
-        most = self._most_blocks
+        most = self.batch.most_blocks + self._held_now()[1]
         if self.partial is not None:
             most += self._kv.blocks_for(self.partial.prefill_tokens)
         return most > self._kv.blocks
 
     def _needed_blocks(self) -> int:
         """KV blocks of the coming step before anybody is admitted."""
-        needed = self._ledger.blocks(self._step)
+        needed = self.batch.blocks + self._held_now()[1]
         if self.partial is not None:
-            chunk = self._scheduler.chunks(_NOBODY, self._room(self._kv.blocks))[0]
-            needed += self._kv.blocks_for(self.partial.prefilled + chunk.tokens)
+            chunks = self._scheduler.chunks((), self._room(self._kv.blocks))
+            needed += self._kv.blocks_for(self.partial.prefilled + sum(chunk.tokens for chunk in chunks))
         return needed
 
-    def _room(self, free_blocks: int) -> Room:
-        decoding = len(self.running)
-        return Room(decoding, decoding * (self._drafts + 1), self.partial, free_blocks, self._kv)
-
-    def _preempt_tail(self) -> None:
-        """The last sequence admitted gives its blocks back and goes to the head of the queue."""
+    def _preempt(self) -> None:
+        """The last sequence admitted, or the policy's choice, gives its blocks back and heads the queue."""
         if self.partial is not None:
             sequence, self.partial = self.partial, None
         else:
-            request, sequence = self.running.popitem()
-            assert sequence.path is not None
-            done = self._step - sequence.joined
-            self._ledger.leave(self._step, sequence.path, done)
-            self._most_blocks -= sequence.path.most_blocks
-            self._recorder.rounds[request] += done
-            self._recorder.accepted[request] += sequence.path.accepted(done)
-        sequence.preempt(self._step)
+            sequence = self._scheduler.victim(self.batch)
+            if not sequence.finished:
+                self._account(sequence, self.batch.step - sequence.joined)
+            self.batch.leave(sequence)
+            if sequence.finished:
+                return
+        sequence.preempt(self.batch.step)
         self._recorder.preemptions[sequence.request] += 1
         self.waiting.appendleft(sequence)
 
@@ -254,18 +282,32 @@ class Rank:
         if sequence.emitted == sequence.output_tokens:
             self._finish(sequence, now)
             return 1
-        path = self._paths.first(request) if sequence.emitted == 1 else self._paths.rest(request, sequence.emitted)
-        sequence.path, sequence.joined = path, self._step
-        self._ledger.join(self._step, path)
-        self._most_blocks += path.most_blocks
-        self.running[request] = sequence
-        heappush(self._ends, (sequence.ends, request))
+        if sequence.emitted == 1:
+            path = self._paths.first(request, self._drafts)
+        else:
+            path = self._paths.rest(request, sequence.emitted, self._drafts)
+        self.batch.join(sequence, path)
         return 0
 
+    def _finish_all(self, finished: list[Sequence], now: int) -> int:
+        """Requests whose last token came with a round; without trailing rounds they hold slots and blocks on."""
+        for sequence in finished:
+            assert sequence.path is not None
+            self._account(sequence, len(sequence.path) - self._paths.rule.trailing_rounds)
+            self._finish(sequence, now)
+        if finished and self._planned_ahead and not self._paths.rule.trailing_rounds:
+            blocks = sum(sequence.path.most_blocks for sequence in finished if sequence.path is not None)
+            self._held = (self._steps, len(finished), blocks)
+        return len(finished)
+
     def _finish(self, sequence: Sequence, now: int) -> None:
-        recorder, request = self._recorder, sequence.request
-        recorder.finish[request] = now
-        recorder.replica[request] = self._replica
-        if sequence.path is not None:
-            recorder.rounds[request] += len(sequence.path)
-            recorder.accepted[request] += sequence.path.accepted(len(sequence.path))
+        self._recorder.finish[sequence.request] = now
+        self._recorder.replica[sequence.request] = self._replica
+
+    def _account(self, sequence: Sequence, rounds: int) -> None:
+        """Rounds that the sequence has run since it joined, and what they drafted and accepted."""
+        recorder, request, path = self._recorder, sequence.request, sequence.path
+        if path is not None:
+            recorder.rounds[request] += rounds
+            recorder.accepted[request] += path.accepted(rounds)
+            recorder.drafted[request] += path.drafted(rounds)

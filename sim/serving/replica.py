@@ -13,7 +13,8 @@ from simpy.events import Event, EventPriority
 
 from sim.metrics.record import Recorder
 from sim.request import Requests
-from sim.serving.rank import Block, Rank
+from sim.serving.block import Block
+from sim.serving.rank import Rank
 from sim.serving.router import Router
 from sim.serving.sequence import Sequence
 from sim.serving.ticks import ticks_array
@@ -65,6 +66,7 @@ class Replica:
             self._alarm = at(self._env, self._block.end, _STEP_END)
             yield self._alarm
             finished = self.rank.commit(self._block)
+            self._block = None
             if finished:
                 fleet.finished(number, finished)
             if self._settle:
@@ -72,16 +74,14 @@ class Replica:
 
     def receive(self, sequence: Sequence) -> None:
         """A request arrives now."""
-        heeded = self.rank.enqueue(sequence)
-        now = int(self._env.now)
-        if self._block is None:
+        now, block = int(self._env.now), self._block
+        end = block.end if block is not None else now
+        self.rank.receive(sequence, block, now)
+        if block is None:
             if not self._alarm.triggered:
                 self._move_alarm(now, _PLAN)
-        elif heeded and now < self._block.end:
-            end = self._block.end
-            self.rank.cut(self._block, now)
-            if self._block.end != end:
-                self._move_alarm(self._block.end, _STEP_END)
+        elif block.end != end:
+            self._move_alarm(block.end, _STEP_END)
 
     def _move_alarm(self, time: int, priority: int) -> None:
         """The process that waits for the alarm wakes at another instant; the old event comes to nothing."""

@@ -1,6 +1,6 @@
 """Schedulers: which prompts a step prefills. Decoding sequences all take part in every step that has them.
 
-A scheduler is a value; the state it reads is the rank's. Adding one = one class here, one line in `sim.config`, one
+A scheduler is a value; the state it reads is the rank's. Adding one = one class, one line in `sim.application`, one
 YAML in `conf/scheduler/`.
 """
 
@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from sim.serving.batch import Batch
 from sim.serving.kv import KvLayout
 from sim.serving.sequence import Sequence
 
@@ -32,6 +34,8 @@ class Room:
         partial: the sequence whose prefill is under way, or None.
         free_blocks: KV blocks that neither they nor the partial hold.
         kv: the layout of the pool.
+        decoded: a decode step has run since the rank was last empty.
+        future_blocks: KV blocks that the running sequences will need in their last rounds and do not hold yet.
     """
 
     decoding: int
@@ -39,6 +43,8 @@ class Room:
     partial: Sequence | None
     free_blocks: int
     kv: KvLayout
+    decoded: bool = False
+    future_blocks: int = 0
 
 
 @dataclass(kw_only=True, slots=True)
@@ -66,47 +72,51 @@ class Scheduler(ABC):
                 f"{self.max_seqs * width}, got {self.max_batched_tokens}; raise it or lower scheduler.max_seqs"
             )
 
+    @property
+    def mixes(self) -> bool:
+        """Whether decoding sequences take part in steps with prefill; otherwise they pause."""
+        return True
+
     @abstractmethod
-    def chunks(self, waiting: deque[Sequence], room: Room) -> list[Chunk]:
+    def chunks(self, waiting: Iterable[Sequence], room: Room) -> list[Chunk]:
         """Prefill of this step, the partial sequence's chunk first; nothing is changed."""
 
-    def heeds_arrival(self, waiting: deque[Sequence], decoding: int) -> bool:
-        """Whether the newest of `waiting` could be admitted while what was planned before it still runs."""
-        return len(waiting) == 1 and decoding < self.max_seqs
+    def place(self, waiting: deque[Sequence], sequence: Sequence) -> None:
+        """Put a new arrival into the queue: at its end."""
+        waiting.append(sequence)
 
+    def victim(self, batch: Batch) -> Sequence:
+        """Whom to preempt when the pool runs dry: who was admitted last."""
+        return batch.sequences[next(reversed(batch.sequences))]
 
-@dataclass(kw_only=True, slots=True)
-class ChunkedPrefill(Scheduler):
-    """vLLM V1: first come, first served; running before waiting; prompts cut to what the token budget leaves.
+    def heeds_arrival(self, waiting: deque[Sequence], sequence: Sequence, decoding: int) -> bool:
+        """Whether `sequence`, just placed, could be admitted while what was planned before it still runs.
 
-    Mirrors `vllm/v1/core/sched/scheduler.py` (0.10): every decoding sequence takes 1 + drafts tokens of the budget,
-    then the prompt under way, then the queue from its head until budget, sequences or KV blocks run out.
+        Whoever stands behind another could not: the plan in force already left the other waiting.
+        """
+        return waiting[0] is sequence and decoding < self.max_seqs
 
-    Attributes:
-        whole_prompt_must_fit: admit a prompt only when all of it fits into the free blocks, not just its first chunk
-            (`scheduler_reserve_full_isl` of later versions).
-    """
+    def admit(
+        self, waiting: Iterable[Sequence], room: Room, chunks: list[Chunk], budget: int, *, whole: bool = False
+    ) -> list[Chunk]:
+        """Add prompts from the head of the queue to `chunks` until budget, sequences or KV blocks run out.
 
-    whole_prompt_must_fit: bool = False
-
-    def chunks(self, waiting: deque[Sequence], room: Room) -> list[Chunk]:
-        """The partial's next chunk, then admissions in order of the queue."""
-        budget = self.max_batched_tokens - room.decode_tokens
-        running, free = room.decoding, room.free_blocks
-        chunks: list[Chunk] = []
-        if room.partial is not None:
-            chunks.append(Chunk(room.partial, min(budget, room.partial.unfilled_tokens)))
-            budget -= chunks[0].tokens
-            held = room.kv.blocks_for(room.partial.prefilled)
-            free -= room.kv.blocks_for(room.partial.prefilled + chunks[0].tokens) - held
-            running += 1
+        Args:
+            waiting: the queue.
+            room: of the step, before `chunks`.
+            chunks: what the step prefills already, the partial sequence's.
+            budget: query tokens left.
+            whole: a prompt is admitted only when all of it fits into the free blocks, not just its first chunk.
+        """
+        running, free = room.decoding + len(chunks), room.free_blocks
+        for sequence, tokens in chunks:
+            free -= room.kv.blocks_for(sequence.prefilled + tokens) - room.kv.blocks_for(sequence.prefilled)
         for sequence in waiting:
             if budget <= 0 or running >= self.max_seqs:
                 break
             tokens = min(budget, sequence.prefill_tokens)
             blocks = room.kv.blocks_for(tokens)
-            must_fit = room.kv.blocks_for(sequence.prefill_tokens) if self.whole_prompt_must_fit else blocks
-            if must_fit > free:
+            if (room.kv.blocks_for(sequence.prefill_tokens) if whole else blocks) > free:
                 break
             chunks.append(Chunk(sequence, tokens))
             budget, free, running = budget - tokens, free - blocks, running + 1

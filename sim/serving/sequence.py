@@ -18,6 +18,9 @@ class Sequence:
         prefilled: tokens computed of `prefill_tokens` so far.
         path: its rounds, once it decodes.
         joined: step at which the path begins.
+        seen: the first engine step whose planning knows of it.
+        finished: its last token is out.
+        priority: class of urgency, small before large.
     """
 
     request: int
@@ -27,6 +30,9 @@ class Sequence:
     prefilled: int = 0
     path: Path | None = None
     joined: int = 0
+    seen: int = 0
+    finished: bool = False
+    priority: int = 0
 
     @property
     def prefill_tokens(self) -> int:
@@ -44,9 +50,14 @@ class Sequence:
         assert self.path is not None
         return self.joined + len(self.path)
 
+    def emitted_before(self, step: int) -> int:
+        """Tokens out before `step`, one of its path's."""
+        assert self.path is not None
+        return self.path.cached(step - self.joined) + 1 - self.prompt_tokens
+
     def preempt(self, step: int) -> None:
         """Back to the queue before `step`: its KV is dropped and will be computed again."""
         if self.path is not None:
-            self.emitted = self.path.cached(step - self.joined) + 1 - self.prompt_tokens
+            self.emitted = self.emitted_before(step)
         self.path = None
         self.prefilled = 0

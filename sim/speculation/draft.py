@@ -1,4 +1,4 @@
-"""Drafters: who proposes the draft tokens, and which passes that takes."""
+"""Drafters: who proposes the draft tokens, and what that takes."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from sim.catalogue import load_model
-from sim.cost.shape import StepShape
+from sim.cost.drafting import Drafting
 from sim.model import Model
+from sim.speculation.length import Offers
 
 
 @dataclass(kw_only=True, slots=True)
@@ -15,12 +16,28 @@ class Drafter(ABC):
     """A way to propose draft tokens."""
 
     @abstractmethod
-    def passes(self, shape: StepShape, drafts: int) -> list[tuple[StepShape, int]]:
-        """The passes that propose `drafts` tokens in a step of this shape, each with how often it runs."""
+    def drafting(self, drafts: int) -> Drafting:
+        """The passes and the host time of a round that proposes `drafts` tokens."""
 
     @abstractmethod
     def lookahead_tokens(self, drafts: int) -> int:
         """KV slots an engine reserves per sequence for the drafter's own writes."""
+
+    def draft_for(self, target: Model) -> Model | None:
+        """The model that drafts, with its own weights and KV; None where none does."""
+        return None
+
+    def ranks(self, target_ranks: int) -> int:
+        """GPUs the draft model is cut over, where the target is cut over `target_ranks`."""
+        return target_ranks
+
+    def offers(self) -> Offers | None:
+        """How many drafts each round really has, for a drafter that may find none; None where it always has all."""
+        return None
+
+    def verify_tokens(self, drafts: int) -> int:
+        """Query tokens of a sequence in verification: the last committed token and the drafts."""
+        return drafts + 1
 
 
 @dataclass(kw_only=True, slots=True)
@@ -29,7 +46,7 @@ class DraftModel(Drafter):
 
     As in vLLM it runs after sampling, for the next step: one pass over the verified positions (rejected ones
     included, masked) and the prompt chunks, then drafts - 1 passes of one token. Every step pays it, so the last
-    drafts of a request are wasted. Each pass needs the LM head for one position per sequence.
+    drafts of a request are wasted. With 0 drafts the first pass remains, which keeps the draft's KV complete.
 
     Attributes:
         model: catalogue name or path of a config.json; "" means the draft paired with the target in the catalogue.
@@ -62,22 +79,23 @@ class DraftModel(Drafter):
             )
         return model
 
-    def passes(self, shape: StepShape, drafts: int) -> list[tuple[StepShape, int]]:
-        """Catch-up pass and the remaining single-token passes."""
-        proposing = shape.sequences + shape.completed
-        first = StepShape(
-            sequences=shape.sequences,
-            width=shape.width,
-            context_tokens=shape.context_tokens,
-            chunks=shape.chunks,
-            prefill_tokens=shape.prefill_tokens,
-            prefill_history_tokens=shape.prefill_history_tokens,
-            prefill_pairs=shape.prefill_pairs,
-            completed=shape.completed,
-            logits=proposing,
-        )
-        cached = shape.context_tokens + shape.decode_tokens + shape.prefill_tokens + shape.prefill_history_tokens
-        return [(first, 1), (StepShape(sequences=proposing, context_tokens=cached), drafts - 1)]
+    def ranks(self, target_ranks: int) -> int:
+        """1 or `target_ranks`.
+
+        Raises:
+            ValueError: `tensor_parallel` is another number.
+        """
+        ranks = self.tensor_parallel or target_ranks
+        if ranks not in {1, target_ranks}:
+            raise ValueError(
+                f"speculation.drafter.tensor_parallel must be 1 or cluster.tensor_parallel = {target_ranks}, "
+                f"got {ranks}"
+            )
+        return ranks
+
+    def drafting(self, drafts: int) -> Drafting:
+        """The catch-up pass and the remaining single-token passes."""
+        return Drafting(catch_up=True, passes=max(0, drafts - 1))
 
     def lookahead_tokens(self, drafts: int) -> int:
         """One slot per draft (vLLM `num_lookahead_tokens`)."""

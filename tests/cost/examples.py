@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sim.cost.constants import Constants, constants_for
+from sim.cost.constants import Constants
+from sim.cost.kinship import constants_for
 from sim.cost.forward import ForwardCost
 from sim.cost.routing import Uniform
 from sim.cost.work import Peaks

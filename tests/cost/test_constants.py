@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 
-from sim.cost.constants import AllReduce, Efficiency, calibrated, constants_for
+from sim.cost.constants import (
+    FAMILIES,
+    GENERIC,
+    AllReduce,
+    Calibration,
+    calibrated,
+    calibration_names,
+    completed,
+    read_calibration,
+    read_constants,
+)
+from sim.cost.efficiency import Efficiency
+from sim.cost.kinship import constants_for, generic_constants
 from sim.cost.work import Peaks, Work
 from sim.hardware import known_gpus, read_gpu, read_link
 
@@ -18,13 +30,14 @@ PEAKS = Peaks(1e15, 1e12, 100)
     ("gpu", "engine", "chosen", "note"),
     [
         ("h200_sxm", "vllm", "h200_sxm", "constants of h200_sxm under vllm"),
-        ("h200_sxm", "sglang", "h200_sxm", "sglang was not measured on this GPU"),
-        ("h800_sxm", "vllm", "h100_sxm", "nearest of its architecture hopper"),
-        ("h20", "vllm", "h100_sxm", "nearest of its architecture hopper"),
+        ("h20", "sglang", "h20", "dense GEMM, experts, prefill attention from h100_sxm under sglang"),
+        ("h100_pcie", "vllm", "h100_sxm", "nearest of its architecture hopper; error to expect from kin: experts"),
+        ("h20", "vllm", "h20", "vllm was not measured on this GPU"),
         ("a800_80gb_sxm", "sglang", "a100_80gb_sxm", "nearest of its architecture ampere"),
-        ("l4", "vllm", "l40s", "nearest of its architecture ada"),
+        ("l40", "vllm", "l40s", "nearest of its architecture ada"),
+        ("rtx_pro_6000", "vllm", "rtx_pro_6000", "constants of rtx_pro_6000 under vllm"),
         ("b200", "vllm", "h200_sxm", "extrapolation: "),
-        ("mi300x", "vllm", "h200_sxm", "no GPU of its architecture cdna3"),
+        ("mi300x", "vllm", "h200_sxm", "no GPU of its architecture cdna3 is; error to expect across architectures: exp"),
     ],
 )
 def test_nearest_kin(gpu: str, engine: str, chosen: str, note: str) -> None:
@@ -34,11 +47,22 @@ def test_nearest_kin(gpu: str, engine: str, chosen: str, note: str) -> None:
     assert "experts" in text
 
 
+def test_kin_can_be_chosen_and_must_exist() -> None:
+    constants, note = constants_for(read_gpu("b200"), "vllm", kin="rtx_pro_6000_vllm")
+    assert constants.gpu == "rtx_pro_6000"
+    assert "taken as the nearest of its architecture" not in note or "blackwell" in note
+    with pytest.raises(ValueError, match="cost.kin must be one of a100_80gb_sxm_sglang, .*, got 'b200_vllm'"):
+        constants_for(read_gpu("b200"), "vllm", kin="b200_vllm")
+
+
 def test_every_catalogued_gpu_finds_constants() -> None:
+    measured = {read_gpu(constants.gpu).architecture for constants in calibrated()}
     for name in known_gpus():
         gpu = read_gpu(name)
-        constants, _ = constants_for(gpu, "vllm", read_link(gpu.link))
-        assert constants.architecture == gpu.architecture or gpu.architecture in ("blackwell", "cdna3", "cdna4")
+        constants, note = constants_for(gpu, "vllm", read_link(gpu.link))
+        assert constants.architecture == gpu.architecture or note.startswith("extrapolation")
+        if gpu.architecture not in measured:
+            assert note.startswith("extrapolation")
 
 
 def test_all_reduce_follows_the_kind_of_link() -> None:
@@ -52,13 +76,39 @@ def test_all_reduce_follows_the_kind_of_link() -> None:
     assert "never measured" in constants_for(gpu, "vllm", read_link("infiniband_ndr"))[1]
 
 
-def test_files_say_what_is_measured() -> None:
-    for constants in calibrated():
-        for part in (constants.dense, constants.experts, constants.attention_prefill, constants.attention_decode):
+def test_files_say_what_is_measured_on_what() -> None:
+    for name in calibration_names():
+        own = read_calibration(name)
+        assert name == f"{own.gpu}_{own.engine}"
+        assert own.architecture == read_gpu(own.gpu).architecture
+        assert own.tables
+        assert all(len(digest) == 64 for digest in own.tables.values())
+        found = [part for family in FAMILIES if (part := getattr(own, family)) is not None]
+        assert found
+        for part in found:
             assert part.measured
             assert part.source
-        assert not constants.elementwise.measured
-        assert constants.architecture == read_gpu(constants.gpu).architecture
+            assert part.fit is not None
+            assert part.fit.in_sample_error <= part.error
+            assert part.fit.standard_errors.keys() <= {field.name for field in fields(part)}
+
+
+def test_a_family_that_was_not_measured_is_the_kins_and_says_so() -> None:
+    own = read_constants("h20_sglang")
+    kin = read_constants("h100_sxm_sglang")
+    assert own.experts == kin.experts
+    assert own.borrowed["experts"] == "h100_sxm under sglang"
+    assert own.attention_decode != kin.attention_decode
+    with pytest.raises(ValueError, match="no constants for dense, .*set kin"):
+        completed(Calibration(gpu="x", architecture="hopper", engine="vllm"), "x")
+
+
+def test_any_gpu_takes_the_generic_constants_with_a_stated_error() -> None:
+    constants, note = generic_constants()
+    assert constants.gpu == GENERIC
+    assert "errors on GPUs held out of the fit: experts" in note
+    for family in FAMILIES:
+        assert getattr(constants, family).error < 0.25
 
 
 def test_roofline_bends_from_memory_to_compute() -> None:
@@ -91,8 +141,12 @@ def test_bounds(change: dict[str, float], message: str) -> None:
 
 def test_subclass_bounds() -> None:
     known = calibrated()[0]
-    with pytest.raises(ValueError, match="row_block must be >= 0"):
-        replace(known.experts, row_block=-1)
+    with pytest.raises(ValueError, match="row_block must be >= 16"):
+        replace(known.experts, row_block=8)
+    with pytest.raises(ValueError, match="chain_exponent must be >= 1"):
+        replace(known.dense, chain_exponent=0.5)
+    with pytest.raises(ValueError, match="softmax_width must be >= 0"):
+        replace(known.attention_prefill, softmax_width=-1.0)
     with pytest.raises(ValueError, match="tile_rows must be >= 1"):
         replace(known.attention_decode, tile_rows=0)
     with pytest.raises(ValueError, match="same GPU counts"):

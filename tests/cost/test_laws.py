@@ -108,7 +108,7 @@ def test_decode_follows_the_activated_experts(gpu: str) -> None:
     experts = np.asarray(cost.families(shape)["experts"])
     fixed = 48 * cost.constants.experts.fixed_s
     per_expert = (experts - fixed) / distinct
-    assert per_expert.max() < 1.12 * per_expert.min()
+    assert per_expert.max() < 1.25 * per_expert.min()
     total = np.asarray(cost.seconds(shape))
     assert np.all(np.diff(total) > 0)
     assert np.all(total >= cost.bounds(shape))

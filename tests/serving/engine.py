@@ -10,13 +10,17 @@ import simpy
 from sim.cost.lines import Lines, cell_bounds
 from sim.metrics.record import Recorder
 from sim.request import Requests
+from sim.serving.chunked import ChunkedPrefill
 from sim.serving.kv import KvLayout
-from sim.serving.paths import Paths
+from sim.serving.paths import Paths, RoundRule
 from sim.serving.rank import Rank
 from sim.serving.replica import ReplicaFleet
 from sim.serving.router import LeastRequests, RoundRobin
-from sim.serving.scheduler import ChunkedPrefill
+from sim.serving.scheduler import Scheduler
+from sim.serving.setup import RankSetup
 from sim.speculation.acceptance import ConstantRate
+from sim.speculation.length import Length, Offers, Outlook
+from sim.speculation.request_length import RequestLength
 from tests.serving import reference
 
 
@@ -24,23 +28,28 @@ from tests.serving import reference
 class CurvedPrices:
     """Prices that are not affine in anything, so that an error in any sum shows."""
 
-    width: int
-
     def __post_init__(self):
         self.lines = {}
 
-    def _decode_s(self, sequences, context):
-        return (
-            4e-3 + 2e-5 * sequences * self.width + 4e-8 * np.asarray(context, float) ** 1.05 + 1e-4 * np.log1p(context)
-        )
+    def _decode_s(self, tokens, context):
+        return 4e-3 + 2e-5 * tokens + 4e-8 * np.asarray(context, float) ** 1.05 + 1e-4 * np.log1p(context)
 
-    def decode(self, sequences):
-        if sequences not in self.lines:
-            self.lines[sequences] = Lines.through(cell_bounds(1 << 20), lambda c: self._decode_s(sequences, c))
-        return self.lines[sequences]
+    def decode(self, sequences, drafts):
+        tokens = sequences * (drafts + 1)
+        if tokens not in self.lines:
+            self.lines[tokens] = Lines.through(cell_bounds(1 << 20), lambda c: self._decode_s(tokens, c))
+        return self.lines[tokens]
 
-    def mixed(self, sequences, context, chunks, new, history, pairs, completed):
-        seconds = float(self._decode_s(sequences, context)) + 1e-5 * new + 2e-9 * pairs + 1e-8 * history
+    def ragged(self, sequences, at_least, context):
+        drafting = sum(1e-4 * (j + 1) * count for j, count in enumerate(at_least))
+        return round((float(self._decode_s(sequences + sum(at_least), context)) + drafting) * 10**12)
+
+    def ragged_mixed(self, at_least, sequences, context, chunks, new, history, pairs, completed):
+        moments = (sequences, context, chunks, new, history, pairs, completed)
+        return self.mixed(0, *moments) + 7 * sum(at_least) + len(at_least)
+
+    def mixed(self, drafts, sequences, context, chunks, new, history, pairs, completed):
+        seconds = float(self._decode_s(sequences * (drafts + 1), context)) + 1e-5 * new + 2e-9 * pairs + 1e-8 * history
         return round((seconds + 3e-5 * chunks + 7e-5 * completed) * 10**12)
 
 
@@ -57,21 +66,55 @@ class Deployment:
     whole: bool = False
     router: str = "least"
     seed: int = 0
+    length: Length | None = None
+    offers: Offers | None = None
+    ahead: int = 0
+    scheduler: type[Scheduler] = ChunkedPrefill
+
+    @property
+    def own(self):
+        return self.length if isinstance(self.length, RequestLength) else None
+
+    @property
+    def most(self):
+        return self.length.most_drafts if self.length is not None else self.drafts
+
+    def chooser(self):
+        """What decides the batch's length; prices of its own, for a policy needs some, not the true ones."""
+        outlook = Outlook(
+            step_s=lambda sequences, cached, drafts: 4e-3 + (3e-5 * sequences + 8e-4) * drafts + 1e-8 * cached,
+            emitted=lambda drafts: ConstantRate(rate=self.rate).mean_accepted(drafts) + 1 if drafts else 1.0,
+        )
+        return self.length.chooser(outlook) if self.length is not None else None
+
+    def policy(self):
+        options = {"whole_prompt_must_fit": self.whole} if self.scheduler is ChunkedPrefill else {}
+        return self.scheduler(max_seqs=self.max_seqs, max_batched_tokens=self.budget, **options)
 
     def fast(self, requests: Requests, max_block_steps: int = 4096, keep_steps: bool = True) -> Recorder:
         env = simpy.Environment(initial_time=0)
         recorder = Recorder(len(requests), keep_steps=keep_steps)
         acceptance = ConstantRate(rate=self.rate)
-        paths = Paths(requests, acceptance, self.drafts, self.kv.lookahead_tokens, self.kv.block_tokens, self.seed)
-        scheduler = ChunkedPrefill(
-            max_seqs=self.max_seqs, max_batched_tokens=self.budget, whole_prompt_must_fit=self.whole
+        rule = RoundRule(
+            acceptance=acceptance if self.most else None,
+            lookahead_tokens=self.kv.lookahead_tokens,
+            request_length=self.own,
+            offers=self.offers,
+            trailing_rounds=self.ahead if self.most else 0,
         )
-        scheduler.check(self.drafts + 1)
-        prices = CurvedPrices(self.drafts + 1)
-        ranks = [
-            Rank(i, prices, paths, scheduler, self.kv, recorder, self.drafts, max_block_steps)
-            for i in range(self.replicas)
-        ]
+        paths = Paths(requests, rule, self.kv.block_tokens, self.seed)
+        scheduler = self.policy()
+        scheduler.check(self.most + 1)
+        setup = RankSetup(
+            prices=CurvedPrices(),
+            scheduler=scheduler,
+            kv=self.kv,
+            drafts=self.most,
+            chooser=None if self.chooser() is None else self.chooser,
+            max_block_steps=max_block_steps,
+            planned_ahead=self.ahead,
+        )
+        ranks = [Rank(i, setup, paths, recorder) for i in range(self.replicas)]
         self.fleet = ReplicaFleet(
             env, ranks, LeastRequests() if self.router == "least" else RoundRobin(), requests, recorder
         )
@@ -81,12 +124,26 @@ class Deployment:
     def slow(self, requests: Requests) -> dict:
         n = len(requests)
         log = {"first": [-1] * n, "finish": [-1] * n, "steps": 0}
-        log |= {name: [0] * n for name in ("rounds", "accepted", "preemptions")}
+        log |= {name: [0] * n for name in ("rounds", "accepted", "drafted", "preemptions")}
         acceptance = ConstantRate(rate=self.rate)
-        prices = CurvedPrices(self.drafts + 1)
+        prices = CurvedPrices()
         ranks = [
             reference.ReferenceRank(
-                prices, acceptance, self.drafts, self.kv, self.max_seqs, self.budget, self.whole, self.seed, log
+                prices,
+                acceptance if self.most else None,
+                self.most,
+                self.kv,
+                self.max_seqs,
+                self.budget,
+                self.whole or not self.policy().mixes,
+                self.seed,
+                log,
+                self.chooser(),
+                self.own,
+                self.offers,
+                self.ahead,
+                mixes=self.policy().mixes,
+                static=self.scheduler.__name__ == "StaticBatch",
             )
             for _ in range(self.replicas)
         ]

@@ -21,9 +21,10 @@ def check(deployment: Deployment, requests, caps=(1, 7, 4096)):
         assert fast.first_token == slow["first"], cap
         assert fast.finish == slow["finish"], cap
         assert fast.preemptions == slow["preemptions"], cap
-        if deployment.drafts:
-            assert fast.rounds == slow["rounds"]
+        assert fast.rounds == slow["rounds"]
+        if deployment.most:
             assert fast.accepted == slow["accepted"]
+            assert fast.drafted == slow["drafted"]
         assert int(fast.blocks()["steps"].sum()) == slow["steps"]
     return slow
 
