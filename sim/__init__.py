@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from sim.request import Requests
     from sim.result import Result
     from sim.run import simulate, step_cost
+    from sim.serving.chunked import ChunkedPrefill
     from sim.serving.router import LeastRequests, RoundRobin
-    from sim.serving.scheduler import ChunkedPrefill
     from sim.speculation.acceptance import ConstantRate, RatePerDepth
     from sim.speculation.draft import DraftModel
     from sim.speculation.length import Fixed
@@ -32,7 +32,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Analytic": "sim.cost.pricing",
-    "ChunkedPrefill": "sim.serving.scheduler",
+    "ChunkedPrefill": "sim.serving.chunked",
     "Cluster": "sim.hardware",
     "ConstantRate": "sim.speculation.acceptance",
     "DraftModel": "sim.speculation.draft",

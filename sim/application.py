@@ -16,32 +16,88 @@ from omegaconf import DictConfig, OmegaConf
 from sim.catalogue import load_model
 from sim.config import Experiment
 from sim.cost.host import Engine
-from sim.cost.pricing import Analytic, CostModel
+from sim.cost.pricing import Analytic, Auto, CostModel, Fitted, Table
 from sim.cost.routing import Routing, Uniform
 from sim.data import data_dir
 from sim.files import write_whole
 from sim.hardware import Cluster, resolve
+from sim.metrics.measure import Measure
 from sim.model import Model, with_sparsity
+from sim.serving.chunked import ChunkedPrefill, DecodePriority, PriorityClasses, ShortestFirst
+from sim.serving.prefill_first import IterationLevel, PrefillFirst, SglangPrefillFirst, StaticBatch
 from sim.serving.router import LeastRequests, RoundRobin, Router
-from sim.serving.scheduler import ChunkedPrefill, Scheduler
-from sim.speculation.acceptance import ConstantRate, RatePerDepth
+from sim.serving.scheduler import Scheduler
+from sim.speculation.acceptance import (
+    BetaRate,
+    ConstantRate,
+    DriftingRate,
+    MeanLength,
+    RatePerDepth,
+    RatePerGroup,
+    RatePerPosition,
+    Recorded,
+)
+from sim.speculation.batch_length import DisableAbove, MostTokens, TableByBatch
+from sim.speculation.cascade import Cascade
 from sim.speculation.draft import DraftModel
+from sim.speculation.eagle import Eagle
 from sim.speculation.length import Fixed
+from sim.speculation.mtp import Mtp
+from sim.speculation.ngram import NGram
+from sim.speculation.parallel import Medusa, ParallelDraft
+from sim.speculation.request_length import Oracle, StepUpDown
 from sim.speculation.speculation import Speculation
+from sim.speculation.tree import RatePerRank
 from sim.workload import Workload
+from sim.workload.cancelling import Cancelling
+from sim.workload.classes import Classes
+from sim.workload.closed_loop import ClosedLoop
 from sim.workload.formats import AzureTrace, BurstGptTrace, MooncakeTrace, SimpleTrace
+from sim.workload.mix import Mix
 from sim.workload.servegen import ServeGen
+from sim.workload.sessions import Sessions
 from sim.workload.synthetic import Synthetic
 
 OPTIONS: dict[str, tuple[type, ...]] = {
-    "workload": (Synthetic, AzureTrace, MooncakeTrace, BurstGptTrace, ServeGen, SimpleTrace),
-    "scheduler": (ChunkedPrefill,),
+    "workload": (
+        Synthetic,
+        AzureTrace,
+        MooncakeTrace,
+        BurstGptTrace,
+        ServeGen,
+        SimpleTrace,
+        ClosedLoop,
+        Sessions,
+        Cancelling,
+        Classes,
+        Mix,
+    ),
+    "scheduler": (
+        ChunkedPrefill,
+        DecodePriority,
+        ShortestFirst,
+        PriorityClasses,
+        PrefillFirst,
+        SglangPrefillFirst,
+        StaticBatch,
+        IterationLevel,
+    ),
     "router": (LeastRequests, RoundRobin),
     "routing": (Uniform,),
-    "cost": (Analytic,),
-    "speculation/drafter": (DraftModel,),
-    "speculation/length": (Fixed,),
-    "speculation/acceptance": (ConstantRate, RatePerDepth),
+    "cost": (Auto, Fitted, Table, Analytic),
+    "speculation/drafter": (DraftModel, Eagle, Mtp, NGram, Medusa, ParallelDraft),
+    "speculation/length": (Fixed, TableByBatch, DisableAbove, MostTokens, Cascade, StepUpDown, Oracle),
+    "speculation/acceptance": (
+        ConstantRate,
+        RatePerDepth,
+        RatePerPosition,
+        MeanLength,
+        BetaRate,
+        DriftingRate,
+        RatePerGroup,
+        RatePerRank,
+        Recorded,
+    ),
 }
 """Every policy class by configuration group; a YAML of the group names its schema as `<snake_case_class>_schema`."""
 
@@ -71,6 +127,7 @@ class Job:
     engine: Engine
     routing: Routing
     cost: CostModel
+    measure: Measure = field(default_factory=Measure)
     seed: int = 0
     drop_oversized: bool = False
     keep_steps: bool = True

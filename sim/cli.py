@@ -7,8 +7,6 @@ from pathlib import Path
 
 from sim.data import data_dir, names_in
 
-WORDS = ("run",)
-
 _HELP = """\
 moesd-sim: predict LLM serving with speculative decoding (SD), dense and MoE.
 
@@ -24,6 +22,11 @@ Examples:
   moesd-sim 'models=[path/to/config.json]' speculation.drafter.model=qwen3_0_6b
   moesd-sim -m speculation.length.drafts=1,2,3,5 seed=0,1
 
+Other words, each with its own --help:
+  compare measured.json [overrides]   a measured run (vLLM bench, GuideLLM, genai-perf) against its prediction
+  profile --model NAME --out FILE     time the kernels that the cost model prices, on this machine's GPU
+  calibrate traces=FILE gpu=NAME      kernel timings in, constants of the cost model out
+
 Groups (group=option):
 """
 
@@ -37,10 +40,13 @@ _MORE = """
 def main() -> None:
     """Entry point of `moesd-sim` and `python -m sim`."""
     arguments = sys.argv[1:]
+    word = arguments[0] if arguments and arguments[0] in WORDS else ""
+    if word in _OTHERS:
+        sys.exit(_OTHERS[word](arguments[1:]))
     if any(argument in {"-h", "--help"} for argument in arguments):
         print(_HELP + _groups() + _MORE, end="")
         return
-    if arguments and arguments[0] in WORDS:
+    if word:
         del sys.argv[1]
     elif arguments and "=" not in arguments[0] and not arguments[0].startswith(("-", "+", "~")):
         sys.exit(
@@ -49,6 +55,30 @@ def main() -> None:
     from sim import application
 
     application.main()
+
+
+def _compare(arguments: list[str]) -> int:
+    from sim.application import compose
+    from sim.compare.command import main as compare
+
+    compare(arguments, compose)
+    return 0
+
+
+def _profile(arguments: list[str]) -> int:
+    from sim.profiling.command import main as profile
+
+    return profile(arguments)
+
+
+def _calibrate(arguments: list[str]) -> int:
+    from sim.calibration.calibrate import main as calibrate
+
+    return calibrate(arguments)
+
+
+_OTHERS = {"compare": _compare, "profile": _profile, "calibrate": _calibrate}
+WORDS = ("run", *_OTHERS)
 
 
 def _groups() -> str:

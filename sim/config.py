@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sim.cost.host import Engine
 from sim.cost.pricing import CostModel
 from sim.cost.routing import Routing
 from sim.hardware import Cluster
+from sim.metrics.measure import Measure
 from sim.model import Model
 from sim.serving.router import Router
 from sim.serving.scheduler import Scheduler
@@ -29,6 +30,7 @@ class Experiment:
         engine: host-side constants of the engine version.
         routing: how tokens choose experts (no effect on a dense model).
         cost: where op times come from.
+        measure: which part of the run counts, against which bounds, with which confidence.
         seed: of every draw; one seed, one result.
         drop_oversized: leave out requests longer than the model's context and count them, instead of refusing the run.
         keep_steps: keep one row per step for `steps.parquet` and token latencies; without, only blocks of steps are
@@ -44,6 +46,7 @@ class Experiment:
     routing: Routing
     cost: CostModel
     speculation: Speculation | None = None
+    measure: Measure = field(default_factory=Measure)
     seed: int = 0
     drop_oversized: bool = False
     keep_steps: bool = True
@@ -51,7 +54,8 @@ class Experiment:
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed must lie in [0, 2^63), got {self.seed}")
-        self.scheduler.check(self.drafts + 1)
+        speculation = self.speculation
+        self.scheduler.check(1 if speculation is None else speculation.drafter.verify_tokens(self.drafts))
 
     @property
     def drafts(self) -> int:

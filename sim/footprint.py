@@ -113,12 +113,12 @@ def _shared_params(run: Layers, hidden: int) -> int:
 
 
 def _table_count(model: Model, tables: int) -> int:
-    return min(tables, 1) if model.tied_embeddings else tables
+    return model.own_tables if tables == 2 else min(tables, model.own_tables)
 
 
 def _outside_params(model: Model, tables: int) -> int:
     """Final norm, projections of the embedding, `tables` vocabulary tables; with the embedding, learned positions."""
-    projections = sum(linear.params for linear in model.outer_linears()[:-1])
+    projections = sum(linear.params for linear in [*model.first_linears(), *model.outer_linears()[:-1]])
     positions = model.learned_positions * model.hidden if tables == 2 else 0
     rows = _table_count(model, tables) * model.vocab * model.embedding_width
     return model.hidden + projections + positions + rows

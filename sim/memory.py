@@ -27,13 +27,13 @@ class Resident:
     @property
     def weight_bytes(self) -> float:
         """Weights on one GPU."""
-        return weight_bytes_total(self.model) / self.tensor_parallel
+        return self.model.modules * weight_bytes_total(self.model) / self.tensor_parallel
 
     @property
     def token_bytes(self) -> float:
         """KV of one token on one GPU, in the layers that keep every token."""
         groups = [group for group in kv_groups(self.model) if not group.window_tokens]
-        return sum(group.bytes_per_token * self._share(group.kv_heads) for group in groups)
+        return self.model.modules * sum(group.bytes_per_token * self._share(group.kv_heads) for group in groups)
 
     @property
     def sequence_bytes(self) -> float:
@@ -51,14 +51,14 @@ class Resident:
         An estimate of what vLLM's profiling run finds; residual, its normed copy, then the attention's or the FFN's
         inner tensors, whichever are wider.
         """
-        widest = max(
+        widths = [
             max(_attention_width(run.attention), _ffn_width(run.ffn.width + run.ffn.shared_width, run.ffn.matrices))
             / self.tensor_parallel
             + run.ffn.experts_per_token
             * (self.model.hidden + _ffn_width(run.ffn.expert_width, run.ffn.matrices) / self.tensor_parallel)
             for run in self.model.layers
-        )
-        per_token = ACTIVATION_BYTES * (3 * self.model.hidden + widest)
+        ]
+        per_token = ACTIVATION_BYTES * (3 * self.model.hidden + max(widths, default=0.0))
         return scheduler.max_batched_tokens * per_token + scheduler.max_seqs * self.model.vocab * (
             ACTIVATION_BYTES + 4.0
         )

@@ -70,7 +70,7 @@ class Model:
             check(getattr(self, name) >= 1, f"model.{name} must be >= 1, got {getattr(self, name)}")
         for name in ("mtp_layers", "total_params", "active_params"):
             check(getattr(self, name) >= 0, f"model.{name} must be >= 0, got {getattr(self, name)}")
-        check(len(self.layers) >= 1, "model.layers must hold at least one run of layers, got none")
+        check(bool(self.layers) or self.layerless, "model.layers must hold at least one run of layers, got none")
         self._check_widths()
         self._check_bytes()
         self._check_published()
@@ -131,6 +131,25 @@ class Model:
     def embedding_width(self) -> int:
         """Width of one row of the embedding and the LM head."""
         return self.embedding_dim or self.hidden
+
+    @property
+    def own_tables(self) -> int:
+        """Vocabulary tables it holds: embedding and LM head, one where they are tied."""
+        return 1 if self.tied_embeddings else 2
+
+    @property
+    def layerless(self) -> bool:
+        """Whether it may go without layers; only draft heads may."""
+        return False
+
+    @property
+    def modules(self) -> int:
+        """Copies of the layers that are held and take turns; only draft heads have several."""
+        return 1
+
+    def first_linears(self) -> list[Linear]:
+        """Matrices of a draft head's first pass only; none for other models."""
+        return []
 
     def outer_linears(self) -> list[Linear]:
         """The matrices outside the layers: the LM head last, before it the projections of a narrower embedding."""

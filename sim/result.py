@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +14,8 @@ from numpy.typing import NDArray
 from sim.config import Experiment
 from sim.cost.lines import TICKS_PER_S
 from sim.cost.step import StepCost
-from sim.cost.times import StepTimes
 from sim.files import write_whole
+from sim.metrics.measure import measured
 from sim.metrics.record import Recorder
 from sim.metrics.summary import Times, block_phases, block_seconds, summarise
 from sim.request import Requests
@@ -32,7 +33,8 @@ class Result:
         experiment: what was run.
         requests: the requests that were served, in order of arrival.
         recorder: times and blocks, in ticks.
-        cost, times: how steps were priced.
+        cost: how steps were priced, at the longest draft length.
+        cost_at: the same at any draft length.
         kv: the KV pool of each replica.
         events: SimPy events the run took.
     """
@@ -41,7 +43,7 @@ class Result:
     requests: Requests
     recorder: Recorder
     cost: StepCost
-    times: StepTimes
+    cost_at: Callable[[int], StepCost]
     kv: KvLayout
     events: int
 
@@ -54,23 +56,15 @@ class Result:
         """Headline figures; the content of `summary.json`."""
         head = {"model": self.experiment.model.name, "drafts": self.experiment.drafts, "seed": self.experiment.seed}
         gpus = self.experiment.cluster.gpus
-        return head | summarise(self.recorder, self.requests, self.cost, self.step_seconds(), gpus)
+        figures = summarise(self.recorder, self.requests, self.cost, self.cost_at, self.step_seconds(), gpus)
+        return head | figures | measured(self.experiment.measure, self.requests, self.recorder)
 
     def step_seconds(self) -> NDArray[np.float64]:
         """Duration of every step, blocks in order; of every block's mean step where steps were not kept."""
         blocks = self.recorder.blocks()
         if not self.recorder.keep_steps:
             return block_seconds(blocks) / blocks["steps"]
-        context = self.recorder.step_contexts()
-        starts = np.cumsum(blocks["steps"]) - blocks["steps"]
-        ticks = np.empty(len(context), dtype=np.int64)
-        single = blocks["steps"] == 1
-        ticks[starts[single]] = (blocks["end"] - blocks["start"])[single]
-        rows = np.repeat(np.where(single, 0, blocks["sequences"]), blocks["steps"])
-        for sequences in np.unique(rows[rows > 0]).tolist():
-            chosen = rows == sequences
-            ticks[chosen] = self.times.decode(sequences).durations(context[chosen])
-        seconds: NDArray[np.float64] = ticks / TICKS_PER_S
+        seconds: NDArray[np.float64] = self.recorder.step_ticks() / TICKS_PER_S
         return seconds
 
     def requests_frame(self) -> pd.DataFrame:
@@ -106,7 +100,7 @@ class Result:
         frame = pd.DataFrame({name: column for name, column in blocks.items() if name not in {"start", "end"}})
         frame.insert(1, "start_s", blocks["start"] / TICKS_PER_S)
         frame.insert(2, "duration_s", block_seconds(blocks))
-        for name, seconds in block_phases(blocks, self.cost).items():
+        for name, seconds in block_phases(blocks, self.cost_at).items():
             frame[f"{name}_s"] = seconds
         return frame
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache, partial
 
 import numpy as np
 
 from sim.config import Experiment
 from sim.cost.forward import ForwardCost
+from sim.cost.shape import StepShape
 from sim.cost.step import StepCost
 from sim.cost.times import StepTimes
 from sim.errors import InfeasibleError
@@ -17,14 +20,18 @@ from sim.metrics.record import Recorder
 from sim.model import Model
 from sim.request import Requests
 from sim.result import Result
+from sim.serving.clock import Clock
+from sim.serving.fleet import ReplicaFleet
 from sim.serving.kv import KvLayout
-from sim.serving.paths import Paths
+from sim.serving.paths import Paths, RoundRule
+from sim.serving.prefix import BlockIds
 from sim.serving.rank import Rank
-from sim.serving.replica import Clock, ReplicaFleet
-from sim.speculation.draft import DraftModel
+from sim.serving.setup import RankSetup
+from sim.speculation.length import Chooser, Outlook
+from sim.speculation.request_length import RequestLength
 from sim.workload.context import clip_to_context
 
-__all__ = ["Result", "draft_model", "simulate", "step_cost"]
+__all__ = ["Result", "cost_at", "simulate", "step_cost"]
 
 NEVER_FITS = "more KV than a replica has"
 
@@ -45,46 +52,42 @@ def simulate(experiment: Experiment, requests: Requests | None = None) -> Result
     requests = clip_to_context(requests, context, drop=experiment.drop_oversized)
     cost = step_cost(experiment)
     kv = _kv_layout(experiment, cost)
-    requests = _drop_never_fitting(requests, kv, experiment.drafts)
-    times = StepTimes(cost, experiment.scheduler.max_batched_tokens, _most_context_tokens(experiment, kv))
+    requests = _drop_never_fitting(requests, kv, cost.width)
     recorder = Recorder(len(requests), experiment.keep_steps)
     env = Clock()
-    ranks = _ranks(experiment, requests, times, kv, recorder)
-    fleet = ReplicaFleet(env, ranks, experiment.router, requests, recorder)
+    fleet = ReplicaFleet(env, _ranks(experiment, requests, cost, kv, recorder), experiment.router, requests, recorder)
     env.run()
     assert not any(fleet.loads), f"the run ended with requests still in the replicas: {fleet.loads}"
     return Result(
-        experiment=experiment, requests=requests, recorder=recorder, cost=cost, times=times, kv=kv, events=env.events
+        experiment=experiment,
+        requests=requests,
+        recorder=recorder,
+        cost=cost,
+        cost_at=partial(cost_at, experiment, cost),
+        kv=kv,
+        events=env.events,
     )
 
 
 def step_cost(experiment: Experiment) -> StepCost:
-    """The price of the experiment's steps."""
-    cluster, speculation = experiment.cluster, experiment.speculation
-    target = _forward(experiment, experiment.model, cluster.tensor_parallel)
+    """The price of the experiment's steps, those of its longest draft length."""
+    ranks, speculation = experiment.cluster.tensor_parallel, experiment.speculation
+    cost = StepCost(target=_forward(experiment, experiment.model, ranks), engine=experiment.engine)
     if speculation is None:
-        return StepCost(target=target, engine=experiment.engine)
-    draft = draft_model(experiment)
-    forward = _forward(experiment, draft[0], draft[1]) if draft is not None else None
-    return StepCost(
-        target=target, engine=experiment.engine, drafts=experiment.drafts, draft=forward, drafter=speculation.drafter
-    )
+        return cost
+    model = speculation.drafter.draft_for(experiment.model)
+    if model is not None:
+        cost = replace(cost, draft=_forward(experiment, model, speculation.drafter.ranks(ranks)))
+    return cost_at(experiment, cost, experiment.drafts)
 
 
-def draft_model(experiment: Experiment) -> tuple[Model, int] | None:
-    """The draft model and the GPUs it is cut over, or None where nothing is drafted by a model."""
+def cost_at(experiment: Experiment, cost: StepCost, drafts: int) -> StepCost:
+    """`cost` at another draft length."""
     speculation = experiment.speculation
-    if speculation is None or not isinstance(speculation.drafter, DraftModel):
-        return None
-    drafter, target = speculation.drafter, experiment.model
-    model = drafter.draft_for(target)
-    tensor_parallel = drafter.tensor_parallel or experiment.cluster.tensor_parallel
-    if tensor_parallel not in {1, experiment.cluster.tensor_parallel}:
-        raise ValueError(
-            f"speculation.drafter.tensor_parallel must be 1 or cluster.tensor_parallel = "
-            f"{experiment.cluster.tensor_parallel}, got {tensor_parallel}"
-        )
-    return model, tensor_parallel
+    if speculation is None:
+        return cost
+    drafter = speculation.drafter
+    return replace(cost, width=drafter.verify_tokens(drafts), drafting=drafter.drafting(drafts))
 
 
 def _forward(experiment: Experiment, model: Model, tensor_parallel: int) -> ForwardCost:
@@ -104,9 +107,9 @@ def _kv_layout(experiment: Experiment, cost: StepCost) -> KvLayout:
     return kv_layout(residents, gpu, experiment.cluster, experiment.engine, experiment.scheduler, lookahead)
 
 
-def _drop_never_fitting(requests: Requests, kv: KvLayout, drafts: int) -> Requests:
+def _drop_never_fitting(requests: Requests, kv: KvLayout, width: int) -> Requests:
     """Leave out, and count, requests whose last round needs more blocks than the pool has."""
-    tokens = requests.prompt_tokens + requests.output_tokens - 1 + drafts + kv.lookahead_tokens
+    tokens = requests.prompt_tokens + requests.output_tokens - 2 + width + kv.lookahead_tokens
     fits = -(-tokens // kv.block_tokens) <= kv.blocks
     refused = int(np.count_nonzero(~fits))
     if not refused:
@@ -125,13 +128,64 @@ def _most_context_tokens(experiment: Experiment, kv: KvLayout) -> int:
     return min(kv.blocks * kv.block_tokens, experiment.scheduler.max_seqs * experiment.model.max_context_tokens)
 
 
-def _ranks(
-    experiment: Experiment, requests: Requests, times: StepTimes, kv: KvLayout, recorder: Recorder
-) -> list[Rank]:
-    speculation, drafts = experiment.speculation, experiment.drafts
-    acceptance = speculation.acceptance if speculation is not None else None
-    paths = Paths(requests, acceptance, drafts, kv.lookahead_tokens, kv.block_tokens, experiment.seed)
-    return [
-        Rank(number, times, paths, experiment.scheduler, kv, recorder, drafts, experiment.engine.max_block_steps)
-        for number in range(experiment.cluster.replicas)
-    ]
+def _ranks(experiment: Experiment, requests: Requests, cost: StepCost, kv: KvLayout, recorder: Recorder) -> list[Rank]:
+    speculation = experiment.speculation
+    costs = cache(partial(cost_at, experiment, cost))
+    times = StepTimes(
+        costs, experiment.drafts, experiment.scheduler.max_batched_tokens, _most_context_tokens(experiment, kv)
+    )
+    prefixes = experiment.scheduler.prefix_caching
+    setup = RankSetup(
+        prices=times,
+        scheduler=experiment.scheduler,
+        kv=kv,
+        drafts=experiment.drafts,
+        chooser=_chooser(experiment, costs),
+        max_block_steps=experiment.engine.max_block_steps,
+        planned_ahead=experiment.engine.planned_ahead,
+        block_ids=BlockIds(requests, kv.block_tokens) if prefixes else None,
+        drop_last_hit=speculation is not None and speculation.drafter.reads_hidden_states,
+    )
+    if speculation is not None:
+        speculation.acceptance.check(requests)
+    paths = Paths(requests, _round_rule(experiment, kv), kv.block_tokens, experiment.seed)
+    return [Rank(number, setup, paths, recorder) for number in range(experiment.cluster.replicas)]
+
+
+def _round_rule(experiment: Experiment, kv: KvLayout) -> RoundRule:
+    speculation = experiment.speculation
+    if speculation is None:
+        return RoundRule(lookahead_tokens=kv.lookahead_tokens)
+    length = speculation.length
+    return RoundRule(
+        acceptance=speculation.acceptance,
+        width=speculation.drafter.verify_tokens,
+        lookahead_tokens=kv.lookahead_tokens,
+        request_length=length if isinstance(length, RequestLength) else None,
+        offers=speculation.drafter.offers(),
+        trailing_rounds=experiment.engine.planned_ahead,
+    )
+
+
+def _chooser(experiment: Experiment, costs: Callable[[int], StepCost]) -> Callable[[], Chooser] | None:
+    """What makes the decisions of each rank; None where the draft length never changes."""
+    speculation = experiment.speculation
+    if speculation is None:
+        return None
+
+    def step_s(sequences: int, cached: int, drafts: int) -> float:
+        cost = costs(drafts)
+        return float(cost.seconds(StepShape(sequences=sequences, width=cost.width, context_tokens=cached)))
+
+    def emitted(drafts: int) -> float:
+        return speculation.acceptance.mean_accepted(drafts) + 1.0 if drafts else 1.0
+
+    outlook = Outlook(step_s=step_s, emitted=emitted)
+    if speculation.length.chooser(outlook) is None:
+        return None
+    return lambda: _some(speculation.length.chooser(outlook))
+
+
+def _some(chooser: Chooser | None) -> Chooser:
+    assert chooser is not None
+    return chooser

@@ -79,6 +79,22 @@ def sigma(alpha: ArrayLike, gamma: ArrayLike) -> Real:
     return np.where(rate < 1, geometric / (drafts + 1), 1.0)[()]
 
 
+def fit_alpha(sigmas: ArrayLike, gammas: ArrayLike) -> float:
+    """The alpha whose sigma (eq. 5) is nearest, by least squares, to values measured at several draft lengths."""
+    from scipy.optimize import minimize_scalar
+
+    measured, drafts = np.asarray(sigmas, dtype=float), np.asarray(gammas, dtype=float)
+    _check((measured > 0) & (measured <= 1), "sigmas must lie in (0, 1]", sigmas)
+    _check(drafts >= 1, "gammas must be >= 1", gammas)
+    found = minimize_scalar(
+        lambda alpha: float(((sigma(alpha, drafts) - measured) ** 2).sum()),
+        bounds=(0.0, 1.0),
+        method="bounded",
+        options={"xatol": 1e-10},
+    )
+    return float(found.x)
+
+
 def target_efficiency(decode_s: ArrayLike, verify_s: ArrayLike) -> Real:
     """Section 3.2: T_T(B, 1) / T_T(B, gamma)."""
     _check(np.asarray(verify_s) > 0, "verify_s must be > 0", verify_s)

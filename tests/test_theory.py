@@ -58,6 +58,32 @@ def test_sigma_limits() -> None:
     assert theory.sigma(np.array([0.0, 1.0]), 1) == pytest.approx([0.5, 1.0])
 
 
+@given(alpha=st.floats(0.01, 0.99))
+def test_alpha_comes_back_from_its_sigmas(alpha: float) -> None:
+    gammas = np.array([2, 3, 4])
+    assert theory.fit_alpha(theory.sigma(alpha, gammas), gammas) == pytest.approx(alpha, abs=1e-5)
+
+
+@given(sigmas=st.lists(st.floats(0.4, 0.95), min_size=3, max_size=3))
+def test_the_fitted_alpha_is_the_nearest(sigmas: list[float]) -> None:
+    def distance(alpha: float) -> float:
+        return float(((theory.sigma(alpha, np.array([2, 3, 4])) - sigmas) ** 2).sum())
+
+    best = distance(theory.fit_alpha(sigmas, [2, 3, 4]))
+    assert all(best <= distance(alpha) + 1e-9 for alpha in np.linspace(0, 1, 51))
+
+
+@pytest.mark.parametrize(
+    ("published", "alphas"),
+    [((0.94, 0.93, 0.91), (0.94, 0.95, 0.95)), ((0.78, 0.66, 0.58), (0.76, 0.73, 0.72))],
+)
+def test_alphas_behind_published_sigmas(published: tuple[float, ...], alphas: tuple[float, ...]) -> None:
+    """Table 1 of the paper: Qwen2 and Mixtral, HumanEval, T = 0, on 2xA800."""
+    for gamma, value, alpha in zip((2, 3, 4), published, alphas, strict=True):
+        assert theory.fit_alpha(value, gamma) == pytest.approx(alpha, abs=0.006)
+    assert min(alphas) <= theory.fit_alpha(published, [2, 3, 4]) <= max(alphas) + 0.006
+
+
 def test_speedup_is_time_without_over_time_with() -> None:
     times = {"draft_s": 0.5e-3, "verify_s": 12e-3, "reject_s": 0.2e-3}
     tokens = 1000
@@ -98,6 +124,8 @@ def test_ridge_point_parts_memory_from_compute() -> None:
     [
         (lambda: theory.sigma(1.7, 2), "alpha"),
         (lambda: theory.sigma(0.5, -1), "gamma"),
+        (lambda: theory.fit_alpha([0.5, 1.2], [2, 3]), "sigmas"),
+        (lambda: theory.fit_alpha([0.5], [0]), "gammas"),
         (lambda: theory.activated_experts(-1, 8, 2), "tokens"),
         (lambda: theory.activated_experts(4, 8, 9), "rho"),
         (lambda: theory.activated_experts(4, 0, 1), "experts"),

@@ -40,6 +40,8 @@ def _of_speed(rows: pd.DataFrame) -> list[Fault]:
     known = names_in(data_dir("hardware_specs") / "gpu")
     for op in LIMITED:
         places = np.flatnonzero(complete(rows, op))
+        if not places.size:
+            continue
         part = rows.iloc[places]
         latency = part["latency_s"].to_numpy()
         for gpu, dtype in part[["gpu", "dtype"]].drop_duplicates().itertuples(index=False):

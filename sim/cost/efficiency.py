@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from sim.cost.shape import Seconds
-from sim.cost.work import Amount, AttentionCore, Gemm, GroupedGemm, Peaks, Work, pnorm
+from sim.cost.work import ACTIVATION_BYTES, Amount, AttentionCore, Gemm, GroupedGemm, Peaks, Work, pnorm
 
 _SMALLEST_BLOCK = 16
 """Rows of the smallest tile of a tensor-core GEMM."""
@@ -22,7 +22,7 @@ _FULL_ROWS = 256
 
 _USUAL_DEPTH = 4096
 _USUAL_WIDTH = 128
-"""The k and the head width at which the constants below are quoted."""
+"""The k (or hidden width) and the head width at which the constants below are quoted."""
 
 _SPLIT_TOKENS = 128
 """Cached tokens of one sequence above which decode kernels split it and combine the parts."""
@@ -110,16 +110,18 @@ class DenseEfficiency(Efficiency):
         chain_rows_s: what 256 rows and more add to it.
         chain_exponent: p between roofline and chain.
         depth_offset: k worth of prologue and epilogue of every tile.
+        input_passes: times the bf16 input goes through memory in a kernel of its own, where it is quantised first.
     """
 
     chain_s: float = 0.0
     chain_rows_s: float = 0.0
     chain_exponent: float = 1.0
     depth_offset: float = 0.0
+    input_passes: float = 0.0
 
     def __post_init__(self) -> None:
         Efficiency.__post_init__(self)
-        self._not_negative("chain_s", "chain_rows_s", "depth_offset")
+        self._not_negative("chain_s", "chain_rows_s", "depth_offset", "input_passes")
         self._at_least_one("chain_exponent")
 
     def gemm_s(self, gemm: Gemm, peaks: Peaks) -> Seconds:
@@ -128,24 +130,33 @@ class DenseEfficiency(Efficiency):
         rows: Amount = np.minimum(gemm.m, _FULL_ROWS) / _FULL_ROWS
         chain_s = (self.chain_s + self.chain_rows_s * rows) * np.sqrt(gemm.k / _USUAL_DEPTH)
         roofline_s = pnorm(compute_s * (1.0 + self.depth_offset / gemm.k), memory_s, self.exponent)
-        seconds: Seconds = np.greater(gemm.m, 0) * (self.fixed_s + pnorm(roofline_s, chain_s, self.chain_exponent))
+        gemm_s = self.fixed_s + pnorm(roofline_s, chain_s, self.chain_exponent)
+        quantise_s = self.input_passes * ACTIVATION_BYTES * gemm.m * gemm.k / peaks.bytes_per_s
+        seconds: Seconds = np.greater(gemm.m, 0) * (gemm_s + quantise_s)
         return seconds
 
 
 @dataclass(kw_only=True, slots=True)
 class ExpertEfficiency(Efficiency):
-    """The routed experts of a layer: the last tile of every active expert is half empty on average.
+    """The routed experts of a layer: grouped GEMMs whose tiles are half empty, and kernels that move the rows.
 
     Attributes:
-        row_block: rows of the largest tile.
+        row_block: rows of the largest tile; the last tile of every active expert is half empty on average.
         block_growth: rows of a tile per row of an expert, until the largest is reached.
+        skew_compute: share of the compute that a power law of loads adds, its fullest experts being waited for.
+        width_offset: columns that every shard of an expert costs beyond its own: tiles that narrow ones do not fill.
+        row_s: seconds to permute and reduce one (token, expert) row at hidden width 4,096.
     """
 
     row_block: float
     block_growth: float = 1.0
+    skew_compute: float = 0.0
+    width_offset: float = 0.0
+    row_s: float = 0.0
 
     def __post_init__(self) -> None:
         Efficiency.__post_init__(self)
+        self._not_negative("skew_compute", "width_offset", "row_s")
         if not self.row_block >= _SMALLEST_BLOCK:
             raise ValueError(f"row_block must be >= {_SMALLEST_BLOCK}, got {self.row_block}")
         if not self.block_growth > 0:
@@ -155,8 +166,12 @@ class ExpertEfficiency(Efficiency):
         """Seconds of the layer; 0 for no rows."""
         per_expert = grouped.rows / np.where(np.greater(grouped.experts, 0), grouped.experts, 1.0)
         block = np.clip(self.block_growth * per_expert, _SMALLEST_BLOCK, self.row_block)
-        padding = Work(flops=grouped.experts * block * grouped.elements)
-        return self.seconds(grouped.work + padding, peaks)
+        work, wider = grouped.work, 1.0 + self.width_offset / grouped.width
+        padding = grouped.experts * block * grouped.elements
+        flops = (work.flops + padding) * (1.0 + self.skew_compute * grouped.skew)
+        rows_s: Amount = self.row_s * grouped.rows * (grouped.hidden / _USUAL_DEPTH)
+        seconds: Seconds = self.seconds(Work(flops * wider, work.bytes * wider), peaks) + rows_s
+        return seconds
 
 
 @dataclass(kw_only=True, slots=True)

@@ -150,6 +150,10 @@ class ForwardCost:
         bound_s: Seconds = np.maximum(compute_s, memory_s)
         return bound_s
 
+    def fusion_s(self, tokens: Count) -> Seconds:
+        """Seconds of the matrices that only a draft head's first pass computes; 0 for other models."""
+        return self._linears_seconds(self.model.first_linears(), tokens) + 0.0 * np.asarray(tokens)
+
     @property
     def launches(self) -> int:
         """Kernels of one pass: GEMMs, attention, small kernels, six per routed-expert layer, collectives."""

@@ -22,6 +22,8 @@ class Engine:
         name: engine and version.
         step_host_s: host time of a step that no GPU work hides (schedule, inputs, outputs).
         sequence_host_s: the same, per sequence in the step.
+        round_host_s: host time more in every step of an engine that drafts.
+        draft_token_host_s: host time per draft token that is verified (its slots, its indices, its acceptance).
         sample_s: sampling, when nothing was drafted.
         reject_s: rejection sampling.
         layer_host_s, eager_layer_host_s: launch time per layer, piecewise and without graphs.
@@ -47,6 +49,8 @@ class Engine:
     draft_full_graph: bool
     draft_pass_host_s: float
     reserve_bytes: float
+    round_host_s: float = 0.0
+    draft_token_host_s: float = 0.0
     planned_ahead: int = 0
     max_block_steps: int = 4096
     source: str = ""

@@ -104,7 +104,7 @@ def _measured_over(link: Link, engine: str) -> Constants | None:
 
 
 def _note(gpu: Gpu, engine: str, found: Constants) -> str:
-    errors = {family: getattr(found, family).error for family in FAMILIES}
+    errors = {family: getattr(found, family).error for family in FAMILIES if family not in found.borrowed}
     where = f"constants of {found.gpu} under {found.engine} (errors on held-out shapes there: {_listed(errors)})"
     borrowed: dict[str, list[str]] = {}
     for family in FAMILIES:
@@ -118,10 +118,10 @@ def _note(gpu: Gpu, engine: str, found: Constants) -> str:
     if found.architecture == gpu.architecture:
         expected = f"; error to expect from kin: {_listed(found.kin_errors)}" if found.kin_errors else ""
         return f"{where}; {reason}, taken as the nearest of its architecture {gpu.architecture}{expected}"
-    expected = (
-        f"; error to expect across architectures: {_listed(found.stranger_errors)}" if found.stranger_errors else ""
-    )
-    return f"extrapolation: {where}; {reason}, and no GPU of its architecture {gpu.architecture} is{expected}"
+    where = f"extrapolation: {where}; {reason}, and no GPU of its architecture {gpu.architecture} on enough shapes"
+    if not found.stranger_errors:
+        return where
+    return f"{where}; error to expect across architectures: {_listed(found.stranger_errors)}"
 
 
 def _listed(errors: dict[str, float]) -> str:

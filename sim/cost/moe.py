@@ -13,7 +13,7 @@ import numpy as np
 from sim.cost.efficiency import ExpertEfficiency
 from sim.cost.routing import busiest_rank_experts, busiest_rank_rows
 from sim.cost.shape import Count, Seconds
-from sim.cost.work import ACTIVATION_BYTES, Amount, GroupedGemm, Peaks, Work
+from sim.cost.work import Amount, GroupedGemm, Peaks, Work
 from sim.layers import Ffn
 
 
@@ -27,6 +27,7 @@ class RankExperts:
         weight_bytes: bytes per expert weight.
         tensor_parallel: ranks that cut every expert's width.
         expert_parallel: ranks that hold whole experts; the step waits for the busiest.
+        skew: how unevenly tokens choose experts, 0 (even) to 1 (the benchmarks' power laws).
     """
 
     ffn: Ffn
@@ -34,11 +35,7 @@ class RankExperts:
     weight_bytes: float
     tensor_parallel: int = 1
     expert_parallel: int = 1
-
-    @property
-    def expert_elements(self) -> float:
-        """Weights of one expert on the rank."""
-        return sum(linear.n * linear.k for linear in self.ffn.expert_linears(self.hidden)) / self.tensor_parallel
+    skew: float = 0.0
 
     def grouped(self, distinct: Amount, tokens: Count) -> GroupedGemm:
         """What the rank computes.
@@ -48,9 +45,8 @@ class RankExperts:
             tokens: tokens that enter the layer.
         """
         loaded, rows = self._share(distinct, tokens)
-        inner = self.ffn.matrices * self.ffn.expert_width / self.tensor_parallel
-        row_bytes = ACTIVATION_BYTES * (2 * self.hidden + inner)
-        return GroupedGemm(loaded, rows, self.expert_elements, self.weight_bytes, row_bytes)
+        width = self.ffn.expert_width / self.tensor_parallel
+        return GroupedGemm(loaded, rows, self.hidden, width, self.ffn.matrices, self.weight_bytes, self.skew)
 
     def work(self, distinct: Amount, tokens: Count) -> Work:
         """Weights of the distinct experts once, rows in and out of both GEMMs, 2 FLOPs per weight and row."""

@@ -33,7 +33,10 @@ class CostModel(ABC):
     def forward(
         self, model: Model, gpu: Gpu, link: Link, tensor_parallel: int, expert_parallel: bool, routing: Routing
     ) -> ForwardCost:
-        """The price of one model's forward pass on one tensor-parallel group."""
+        """The price of one model's forward pass on one tensor-parallel group.
+
+        Weights of one byte are multiplied in fp8 where the GPU can, others in bf16.
+        """
         constants, _ = self.constants(gpu, link if tensor_parallel > 1 else None)
         return ForwardCost(
             model=model,
@@ -43,6 +46,7 @@ class CostModel(ABC):
             routing=routing,
             tensor_parallel=tensor_parallel,
             expert_parallel=expert_parallel and model.is_moe,
+            dtype="fp8" if model.weight_bytes == 1.0 and "fp8" in gpu.peak_flops_per_s else "bf16",
             table=self.table(),
         )
 
@@ -159,5 +163,7 @@ def _own(path: Path, gpu: Gpu, link: Link | None) -> tuple[Constants, str]:
     if not own.kin:
         own.kin = GENERIC
     if own.gpu != gpu.name:
-        raise ValueError(f"cost.path is a calibration of {own.gpu}, but the cluster has {gpu.name}; use cost.kin for kin")
+        raise ValueError(
+            f"cost.path is a calibration of {own.gpu}, but the cluster has {gpu.name}; use cost.kin for kin"
+        )
     return described(completed(own, str(path)), gpu, own.engine, link)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Count = int | NDArray[np.int64]
-Seconds = float | NDArray[np.float64]
+Count = int | float | NDArray[np.integer[Any]] | NDArray[np.floating[Any]]
+Seconds = float | NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,7 +18,7 @@ class StepShape:
 
     Attributes:
         sequences: sequences in decode or verification.
-        width: query tokens of each of them (1 in plain decode, drafts + 1 in verification).
+        width: query tokens of each of them (1 in plain decode, drafts + 1 in verification), the mean where they differ.
         context_tokens: cached tokens of all of them together, before the step.
         chunks: prefill chunks in the step.
         prefill_tokens: new prompt tokens of all chunks.

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from sim.cost.drafting import Drafting
 from sim.cost.forward import ForwardCost
 from sim.cost.host import Engine
-from sim.cost.shape import Seconds, StepShape
+from sim.cost.shape import Count, Seconds, StepShape
 from sim.cost.work import Work
 
 LOGIT_BYTES = 4
@@ -48,7 +48,11 @@ class StepCost:
         families["draft"] = self._draft_s(shape)
         families["rejection"] = self.sampling_s(shape)
         families["host"] = (
-            np.maximum(launch_s - gpu_s, 0.0) + self.engine.step_host_s + self.engine.sequence_host_s * active
+            np.maximum(launch_s - gpu_s, 0.0)
+            + self.engine.step_host_s
+            + (self.engine.round_host_s if self.drafting is not None else 0.0)
+            + self.engine.sequence_host_s * active
+            + self.engine.draft_token_host_s * (shape.decode_tokens - shape.sequences)
         )
         return families
 
@@ -79,26 +83,37 @@ class StepCost:
     def target_step_s(self, shape: StepShape, width: int) -> Seconds:
         """T_T(B, width): the target's pass over the decoding sequences of `shape` alone, padded and launched."""
         decoding = StepShape(sequences=shape.sequences, width=width, context_tokens=shape.context_tokens)
-        return self._forward_s(self.target, decoding, self.engine.full_graph)
+        gpu_s = self.target.seconds(decoding, self.engine.padded_tokens(decoding.tokens))
+        layers = self.target.model.layer_count
+        return np.maximum(gpu_s, self.engine.launch_s(layers, decoding.tokens, 1, self.engine.full_graph))
 
     def draft_pass_s(self, shape: StepShape) -> Seconds:
         """One pass of the draft model, without the host time between passes."""
         assert self.draft is not None
-        return self._forward_s(self.draft, shape, self.engine.draft_full_graph)
-
-    def _forward_s(self, forward: ForwardCost, shape: StepShape, full_graph: bool) -> Seconds:
-        """A pass as the engine runs it: padded to a graph, no faster than it is launched."""
+        engine, layers = self.draft_engine, self.draft.model.layer_count
+        gpu_s = self.draft.seconds(shape, engine.padded_tokens(shape.tokens))
         uniform = np.equal(shape.chunks, 0)
-        gpu_s = forward.seconds(shape, self.engine.padded_tokens(shape.tokens))
-        return np.maximum(gpu_s, self.engine.launch_s(forward.model.layer_count, shape.tokens, uniform, full_graph))
+        return np.maximum(gpu_s, engine.launch_s(layers, shape.tokens, uniform, engine.draft_full_graph))
+
+    def fusion_s(self, tokens: Count) -> Seconds:
+        """What a draft head's first pass does before its layers: fuse hidden states of the target."""
+        assert self.draft is not None
+        return self.draft.fusion_s(tokens)
+
+    @property
+    def draft_engine(self) -> Engine:
+        """The engine as the drafter's passes see it: without graphs where they are eager."""
+        eager = self.drafting is not None and self.drafting.eager
+        return replace(self.engine, graph_tokens=0) if eager else self.engine
 
     def _draft_s(self, shape: StepShape) -> Seconds:
         drafting = self.drafting
         if drafting is None:
             return 0.0 * np.asarray(shape.tokens)
-        total = drafting.host_s + drafting.sequence_host_s * (shape.sequences + shape.completed)
+        total: Seconds = drafting.host_s + drafting.sequence_host_s * (shape.sequences + shape.completed)
         if drafting.catch_up:
-            total = total + self.draft_pass_s(drafting.first(shape)) + self.engine.draft_pass_host_s
+            total = total + self.draft_pass_s(drafting.first(shape)) + self.fusion_s(drafting.first(shape).tokens)
+            total = total + self.engine.draft_pass_host_s
         if drafting.passes:
             pass_s = self.draft_pass_s(drafting.later(shape)) + self.engine.draft_pass_host_s
             total = total + drafting.passes * pass_s

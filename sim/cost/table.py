@@ -25,8 +25,8 @@ Key = tuple[float, ...]
 KEYS = ("key0", "key1", "key2", "key3")
 COLUMNS = ("family", "dtype", *KEYS, "outer", "inner", "distinct", "ratio")
 """A table file: op family, data type, shape (n, k; experts, experts per token, hidden, width; heads, KV heads, head
-dim), the two sizes (batch or number of the routing, and rows, tokens or keys per sequence), distinct experts where
-there are any, and measured / fitted time."""
+dim and, in decode, query tokens per sequence), the two sizes (batch or number of the routing, and rows, tokens or keys
+per sequence), distinct experts where there are any, and measured / fitted time."""
 
 _REACH = 0.25
 """Octaves between two shapes at which a neighbour weighs as much as the fitted price."""
@@ -41,23 +41,36 @@ _NEAR_DISTINCT = 0.02
 
 
 @dataclass(frozen=True, slots=True)
-class Grid:
-    """log(measured / fitted) of one shape: curves over the inner size, one per outer size, in rising order of both."""
+class Curves:
+    """log(measured / fitted) over one size, a curve per level of the other, levels and sizes rising."""
 
-    outer: Floats
+    levels: Floats
     curves: tuple[tuple[Floats, Floats], ...]
 
-    def at(self, outer: Amount, inner: Amount) -> Amount:
-        """Linear between the logarithms of the sizes, constant past the edges."""
-        outer, inner = np.broadcast_arrays(np.log1p(outer), np.log1p(inner))
-        rows = np.stack([np.interp(inner, sizes, values) for sizes, values in self.curves])
+    def at(self, level: Amount, size: Amount) -> Amount:
+        """Linear along the size, then between the levels, constant past both edges."""
+        rows = np.stack([np.interp(size, sizes, values) for sizes, values in self.curves])
         if len(rows) == 1:
             return rows[0]
-        place = np.interp(outer, self.outer, np.arange(len(self.outer)))
+        place = np.interp(level, self.levels, np.arange(len(self.levels)))
         low = np.minimum(place.astype(np.int64), len(rows) - 2)
         share = place - low
         below, above = (np.take_along_axis(rows, (low + step)[None], axis=0)[0] for step in (0, 1))
         return below * (1.0 - share) + above * share
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """One shape over two sizes, as curves along either: where a point was not measured, both have a say."""
+
+    along_inner: Curves
+    along_outer: Curves | None
+
+    def at(self, outer: Amount, inner: Amount) -> Amount:
+        """Mean of both directions, in the logarithms of the sizes."""
+        outer, inner = np.broadcast_arrays(np.log1p(outer), np.log1p(inner))
+        found = self.along_inner.at(outer, inner)
+        return found if self.along_outer is None else 0.5 * (found + self.along_outer.at(inner, outer))
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +132,7 @@ class KernelTable:
         if rank.attention.kind != "full":
             return fitted_s
         context = np.asarray(shape.context_tokens) / np.maximum(shape.sequences, 1)
-        factor = self.factor("attention_decode", "bf16", _heads(rank), shape.sequences, context)
+        factor = self.factor("attention_decode", "bf16", self._decode_key(rank, shape), shape.sequences, context)
         return _bounded(fitted_s * factor, rank.decode_work(shape).bound_s(peaks))
 
     def prefill_s(self, rank: RankAttention, shape: StepShape, fitted_s: Seconds, peaks: Peaks) -> Seconds:
@@ -130,26 +143,42 @@ class KernelTable:
         factor = self.factor("attention_prefill", "bf16", _heads(rank), shape.chunks, keys)
         return _bounded(fitted_s * factor, rank.prefill_work(shape).bound_s(peaks))
 
+    def _decode_key(self, rank: RankAttention, shape: StepShape) -> Key:
+        """The shape at its width where that was measured, else at width 1, whose factor then holds for all widths."""
+        measured = self.grids.get(("attention_decode", "bf16"), {})
+        own = (*_heads(rank), float(shape.width)) if np.ndim(shape.width) == 0 else ()
+        return own if own in measured else (*_heads(rank), 1.0)
+
 
 def tiled(rows: Amount) -> Amount:
     """`rows` of a GEMM as its tiles compute them: whole tiles of 64 above the first."""
     whole: Amount = np.ceil(np.asarray(rows) / _TILE_ROWS) * _TILE_ROWS
-    return np.where(np.asarray(rows) > _TILE_ROWS, whole, rows)[()]
+    found: Amount = np.where(np.asarray(rows) > _TILE_ROWS, whole, rows)
+    return found[()]
 
 
 def grid(outer: Floats, inner: Floats, distinct: Floats, ratio: Floats) -> Grid | RoutedGrid:
     """The grid of one shape from rows; rows of the same sizes are averaged."""
-    levels, curves = np.unique(outer), []
-    for level in levels:
-        own = outer == level
-        sizes, places = np.unique(inner[own], return_inverse=True)
-        count = np.bincount(places)
-        values = np.bincount(places, np.log(ratio[own])) / count
-        hit = np.bincount(places, np.log1p(np.nan_to_num(distinct[own]))) / count
-        curves.append((np.log1p(sizes), values, hit))
     if np.isnan(distinct).all():
-        return Grid(np.log1p(levels), tuple((sizes, values) for sizes, values, _ in curves))
+        along_inner = _curves(outer, inner, ratio)
+        return Grid(along_inner, _curves(inner, outer, ratio) if len(along_inner.levels) > 1 else None)
+    curves = []
+    for routing in np.unique(outer):
+        own = outer == routing
+        sizes, values = _averaged(inner[own], np.log(ratio[own]))
+        curves.append((sizes, values, _averaged(inner[own], np.log1p(distinct[own]))[1]))
     return RoutedGrid(tuple(curves))
+
+
+def _curves(level: Floats, size: Floats, ratio: Floats) -> Curves:
+    levels = np.unique(level)
+    return Curves(np.log1p(levels), tuple(_averaged(size[level == one], np.log(ratio[level == one])) for one in levels))
+
+
+def _averaged(size: Floats, values: Floats) -> tuple[Floats, Floats]:
+    """log(1 + size), rising, and the mean of the values there."""
+    sizes, places = np.unique(size, return_inverse=True)
+    return np.log1p(sizes), np.bincount(places, values) / np.bincount(places)
 
 
 def table_of(columns: dict[str, NDArray[Any]]) -> KernelTable:
@@ -166,13 +195,12 @@ def table_of(columns: dict[str, NDArray[Any]]) -> KernelTable:
     for place, (family, dtype) in enumerate(zip(columns["family"], columns["dtype"], strict=True)):
         key = tuple(float(part) for part in keys[place] if not np.isnan(part))
         rows.setdefault((str(family), str(dtype)), {}).setdefault(key, []).append(place)
-    sizes = [columns[name].astype(np.float64) for name in ("outer", "inner", "distinct")]
-    return KernelTable(
-        {
-            kind: {key: grid(*(size[places] for size in sizes), ratio[places]) for key, places in shapes.items()}
-            for kind, shapes in rows.items()
-        }
-    )
+    outer, inner, distinct = (columns[name].astype(np.float64) for name in ("outer", "inner", "distinct"))
+    grids = {
+        kind: {key: grid(outer[at], inner[at], distinct[at], ratio[at]) for key, at in shapes.items()}
+        for kind, shapes in rows.items()
+    }
+    return KernelTable(grids)
 
 
 def read_kernel_table(path: Path) -> KernelTable:

@@ -93,8 +93,10 @@ class UniformTimes:
         room = (cost.engine, cost.width, most_tokens, most_context_tokens)
         self._target = ForwardTimes(cost.target, *room)
         tokens = np.arange(most_tokens + 1)
-        host_s = cost.engine.step_host_s + cost.engine.sequence_host_s * tokens.astype(np.float64)
+        step_s = cost.engine.step_host_s + (cost.engine.round_host_s if cost.drafting is not None else 0.0)
+        host_s = step_s + cost.engine.sequence_host_s * tokens.astype(np.float64)
         self._host = ticks_list(host_s)
+        self._draft_tokens = ticks_list(cost.engine.draft_token_host_s * (cost.width - 1) * tokens.astype(np.float64))
         self._sampling = ticks_list(cost.sampling_s(StepShape(logits=tokens)))
         self._drafting = None
         if cost.drafting is not None:
@@ -122,7 +124,8 @@ class UniformTimes:
         """One step with prefill, in ticks; arguments as in `StepShape`."""
         moments = (sequences, context_tokens, chunks, new_tokens, history_tokens, pairs)
         rows = sequences * self._cost.width + completed
-        total = self._target.mixed(*moments, rows) + self._sampling[rows] + self._host[sequences + chunks]
+        total = self._target.mixed(*moments, rows) + self._sampling[rows]
+        total += self._host[sequences + chunks] + self._draft_tokens[sequences]
         return total if self._drafting is None else total + self._drafting.mixed(*moments, completed)
 
 
@@ -143,7 +146,10 @@ class DraftTimes:
         self._first = None
         if drafting.catch_up:
             assert cost.draft is not None
-            self._first = ForwardTimes(cost.draft, cost.engine, width, most_tokens, most_context_tokens)
+            wide = width + drafting.first_extra
+            room = most_tokens * wide // width
+            self._first = ForwardTimes(cost.draft, cost.draft_engine, wide, room, most_context_tokens)
+            self._fusion = ticks_list(cost.fusion_s(np.arange(room + 1)))
         self._later = cache(self._tabulate_later)
 
     def mixed(
@@ -160,8 +166,9 @@ class DraftTimes:
         proposing, drafting = sequences + completed, self._drafting
         total = self._host[proposing]
         if self._first is not None:
-            rows = proposing * drafting.pass_rows
-            total += self._first.mixed(sequences, context_tokens, chunks, new_tokens, history_tokens, pairs, rows)
+            rows, new = proposing * drafting.first_rows, new_tokens + completed * drafting.first_extra
+            total += self._first.mixed(sequences, context_tokens, chunks, new, history_tokens, pairs, rows)
+            total += self._fusion[sequences * (self._width + drafting.first_extra) + new]
         if drafting.passes and proposing:
             cached = context_tokens + sequences * self._width + new_tokens + history_tokens
             total += drafting.passes * self._later(proposing).at(cached)

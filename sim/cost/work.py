@@ -70,22 +70,32 @@ class GroupedGemm:
     Attributes:
         experts: distinct experts that get a row.
         rows: (token, expert) rows of all of them.
-        elements: weights of one expert.
+        hidden: model width.
+        width: inner width of an expert on the rank.
+        matrices: matrices of an expert, 3 where gated.
         weight_bytes: bytes of one weight.
-        row_bytes: activations moved per row, in and out of both GEMMs.
+        skew: how uneven the rows lie: 0 as in even routing, 1 as in the power laws of the benchmarks.
     """
 
     experts: Amount
     rows: Amount
-    elements: Amount
-    weight_bytes: float
-    row_bytes: Amount
+    hidden: Amount
+    width: Amount
+    matrices: Amount
+    weight_bytes: Amount = 2.0
+    skew: Amount = 0.0
+
+    @property
+    def elements(self) -> Amount:
+        """Weights of one expert."""
+        return self.matrices * self.hidden * self.width
 
     @property
     def work(self) -> Work:
-        """Weights of the distinct experts once, 2 FLOPs per weight and row."""
-        moved = self.experts * self.elements * self.weight_bytes + self.rows * self.row_bytes
-        return Work(2.0 * self.rows * self.elements, moved)
+        """Weights of the distinct experts once, rows in and out of the GEMMs, 2 FLOPs per weight and row."""
+        moved = self.experts * self.elements * self.weight_bytes
+        row_bytes = ACTIVATION_BYTES * (2 * self.hidden + self.matrices * self.width)
+        return Work(2.0 * self.rows * self.elements, moved + self.rows * row_bytes)
 
 
 @dataclass(frozen=True, slots=True)

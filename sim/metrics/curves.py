@@ -17,32 +17,32 @@ def batch_curves(
     """Curves of a deployment with SD over the batch size, all sequences decoding.
 
     Args:
-        cost: the deployment, drafts > 0.
+        cost: the deployment with SD.
         context_tokens: cached tokens of each sequence.
-        acceptance_length: tokens a round emits per sequence, in [1, drafts + 1].
+        acceptance_length: tokens a round emits per sequence, in [1, verify width].
         batches: sequences, whole numbers >= 1, shape (n,).
 
     Returns:
         float64 (n,) each: `batch`; `plain_step_s` and `round_s`, whole steps without and with SD; `speedup`, tokens per
-        second with SD over those without; `target_efficiency`, T_T(B, 1) / T_T(B, drafts + 1); `experts_plain` and
-        `experts_verify`, N(t) per MoE layer at t = B and t = B (drafts + 1), 0 for a dense model.
+        second with SD over those without; `target_efficiency`, T_T(B, 1) / T_T(B, width); `experts_plain` and
+        `experts_verify`, N(t) per MoE layer at t = B and t = B width, 0 for a dense model.
 
     Raises:
         ValueError: an argument out of bounds.
     """
     batch = np.asarray(batches, dtype=np.int64)
-    width = cost.drafts + 1
-    if cost.drafts < 1:
-        raise ValueError("cost.drafts must be >= 1, got 0; curves compare rounds of SD with plain steps")
+    width = cost.width
+    if cost.drafting is None:
+        raise ValueError("cost.drafting must be set, got None; curves compare rounds of SD with plain steps")
     if context_tokens < 0:
         raise ValueError(f"context_tokens must be >= 0, got {context_tokens}")
     if not 1 <= acceptance_length <= width:
-        raise ValueError(f"acceptance_length must lie in [1, drafts + 1 = {width}], got {acceptance_length}")
+        raise ValueError(f"acceptance_length must lie in [1, width = {width}], got {acceptance_length}")
     if not batch.size or batch.min() < 1:
         raise ValueError(f"batches must be >= 1 and not empty, got {batch.tolist()}")
     plain = StepShape(sequences=batch, context_tokens=batch * context_tokens)
     verify = replace(plain, width=width)
-    plain_step_s = np.asarray(replace(cost, drafts=0, draft=None, drafter=None).seconds(plain))
+    plain_step_s = np.asarray(replace(cost, width=1, draft=None, drafting=None).seconds(plain))
     round_s = np.asarray(cost.seconds(verify))
     return {
         "batch": batch.astype(np.float64),

@@ -14,6 +14,7 @@ BLOCK_COLUMNS = (
     "steps",
     "sequences",
     "drafts",
+    "verify_tokens",
     "context_tokens",
     "chunks",
     "prefill_tokens",
@@ -25,12 +26,14 @@ BLOCK_COLUMNS = (
     "kv_blocks",
 )
 NOT_YET = -1
+_EMITTED = BLOCK_COLUMNS.index("emitted_tokens") - len(BLOCK_COLUMNS)
 
 
 class Recorder:
     """Columns by request id, and one row per block of steps.
 
-    Block columns: `start` and `end` in ticks; `steps` in the block; `context_tokens` summed over its steps; the
+    Block columns: `start` and `end` in ticks; `steps` in the block; `drafts` asked for per sequence and round;
+    `verify_tokens` (query tokens of the decoding sequences) and `context_tokens` summed over its steps; the
     prefill moments as in `StepShape` (a block with prefill has one step); tokens emitted; requests waiting and KV
     blocks needed at its start.
     """
@@ -43,18 +46,38 @@ class Recorder:
         self.admitted = [NOT_YET] * requests
         self.rounds = [0] * requests
         self.accepted = [0] * requests
+        self.drafted = [0] * requests
         self.preemptions = [0] * requests
+        self.hit_tokens = [0] * requests
+        self.cancelled = [NOT_YET] * requests
+        self.lost = [NOT_YET] * requests
+        self.retries = [0] * requests
+        self.wasted = [0] * requests
+        self.outages: list[tuple[int, int, int]] = []
         self.keep_steps = keep_steps
         self._blocks = array("q")
         self._context = array("q")
+        self._step_ticks = array("q")
 
     def block(self, *row: int) -> None:
         """One block; the values are BLOCK_COLUMNS in order."""
         self._blocks.extend(row)
 
-    def contexts(self, context: NDArray[np.int64]) -> None:
-        """Cached tokens before each step of the block just recorded."""
+    def steps(self, context: NDArray[np.int64], ticks: NDArray[np.int64]) -> None:
+        """Cached tokens before each step of the coming block row, and the ticks each takes."""
         self._context.frombytes(context.tobytes())
+        self._step_ticks.frombytes(ticks.tobytes())
+
+    @property
+    def last_emitted(self) -> int:
+        """Tokens emitted in the last block."""
+        return self._blocks[_EMITTED]
+
+    def drop_steps_without_block(self) -> None:
+        """After an interruption between `steps` and `block`: every step belongs to a block again."""
+        if self.keep_steps:
+            kept = int(self.blocks()["steps"].sum())
+            del self._context[kept:], self._step_ticks[kept:]
 
     def blocks(self) -> dict[str, NDArray[np.int64]]:
         """All blocks, column by column."""
@@ -64,3 +87,7 @@ class Recorder:
     def step_contexts(self) -> NDArray[np.int64]:
         """Cached tokens before every step, blocks in order; empty unless steps are kept."""
         return np.frombuffer(self._context, dtype=np.int64).copy()
+
+    def step_ticks(self) -> NDArray[np.int64]:
+        """Ticks of every step, blocks in order; empty unless steps are kept."""
+        return np.frombuffer(self._step_ticks, dtype=np.int64).copy()

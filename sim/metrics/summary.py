@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from sim.cost.lines import TICKS_PER_S
 from sim.cost.shape import StepShape
 from sim.cost.step import StepCost
-from sim.metrics.record import Recorder
+from sim.metrics.record import NOT_YET, Recorder
 from sim.request import Requests
 
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
@@ -21,7 +22,7 @@ Column = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Times:
-    """Per request, in seconds since the start of the run, float64 (n,)."""
+    """Per request, in seconds since the start of the run, float64 (n,); NaN for what did not happen."""
 
     arrival_s: Column
     admitted_s: Column
@@ -32,7 +33,8 @@ class Times:
     def of(cls, recorder: Recorder) -> Times:
         """Times of a recorder."""
         columns = (recorder.arrival, recorder.admitted, recorder.first_token, recorder.finish)
-        return cls(*(np.asarray(column, dtype=np.float64) / TICKS_PER_S for column in columns))
+        ticks = (np.asarray(column, dtype=np.float64) for column in columns)
+        return cls(*(np.where(column == NOT_YET, np.nan, column / TICKS_PER_S) for column in ticks))
 
     @property
     def ttft_s(self) -> Column:
@@ -74,7 +76,7 @@ def block_shape(blocks: dict[str, NDArray[np.int64]]) -> StepShape:
     """The mean step of each block."""
     return StepShape(
         sequences=blocks["sequences"],
-        width=blocks["drafts"] + 1,
+        width=blocks["verify_tokens"] / np.maximum(blocks["steps"] * blocks["sequences"], 1),
         context_tokens=blocks["context_tokens"] // blocks["steps"],
         chunks=blocks["chunks"],
         prefill_tokens=blocks["prefill_tokens"],
@@ -89,12 +91,17 @@ def block_seconds(blocks: dict[str, NDArray[np.int64]]) -> Column:
     return (blocks["end"] - blocks["start"]) / TICKS_PER_S
 
 
-def block_phases(blocks: dict[str, NDArray[np.int64]], cost: StepCost) -> dict[str, Column]:
-    """Seconds of each block by phase; they sum to its duration."""
-    phases = cost.phases(block_shape(blocks))
-    total = sum(phases.values())
-    scale = block_seconds(blocks) / total
-    return {name: np.asarray(seconds * scale) for name, seconds in phases.items()}
+def block_phases(blocks: dict[str, NDArray[np.int64]], cost_at: Callable[[int], StepCost]) -> dict[str, Column]:
+    """Seconds of each block by phase, priced at its draft length; they sum to its duration."""
+    seconds = block_seconds(blocks)
+    by_phase: dict[str, Column] = {}
+    for drafts in np.unique(blocks["drafts"]).tolist():
+        chosen = blocks["drafts"] == drafts
+        phases = cost_at(drafts).phases(block_shape({name: column[chosen] for name, column in blocks.items()}))
+        scale = seconds[chosen] / sum(phases.values())
+        for name, priced in phases.items():
+            by_phase.setdefault(name, np.zeros_like(seconds))[chosen] = priced * scale
+    return by_phase
 
 
 def token_gaps(recorder: Recorder, blocks: dict[str, NDArray[np.int64]], steps_s: Column) -> dict[str, float]:
@@ -108,17 +115,17 @@ def token_gaps(recorder: Recorder, blocks: dict[str, NDArray[np.int64]], steps_s
     return weighted_distribution(steps_s, np.repeat(weight, steps).astype(np.float64))
 
 
-def acceptance(recorder: Recorder, drafts: int) -> dict[str, float]:
-    """Rounds and what they accepted, over all requests; empty without SD."""
-    rounds, accepted = sum(recorder.rounds), sum(recorder.accepted)
-    if not drafts or not rounds:
+def acceptance(recorder: Recorder) -> dict[str, float]:
+    """Rounds and what they accepted, over all requests; empty where none was run."""
+    rounds, accepted, drafted = (sum(getattr(recorder, name)) for name in ("rounds", "accepted", "drafted"))
+    if not rounds:
         return {}
-    length = accepted / rounds + 1.0
     return {
         "rounds": float(rounds),
-        "acceptance_length": length,
-        "sigma": length / (drafts + 1),
-        "engine_acceptance_rate": accepted / (rounds * drafts),
+        "drafts": drafted / rounds,
+        "acceptance_length": accepted / rounds + 1.0,
+        "sigma": (accepted + rounds) / (drafted + rounds),
+        "engine_acceptance_rate": accepted / drafted if drafted else 0.0,
     }
 
 
@@ -128,19 +135,36 @@ def target_efficiency(blocks: dict[str, NDArray[np.int64]], cost: StepCost) -> f
     if not pure.any():
         return float("nan")
     shape = block_shape({name: column[pure] for name, column in blocks.items()})
-    plain, wide = cost.target_step_s(shape, 1), cost.target_step_s(shape, cost.drafts + 1)
+    plain, wide = cost.target_step_s(shape, 1), cost.target_step_s(shape, cost.width)
     steps = blocks["steps"][pure]
     return float((steps * plain).sum() / (steps * wide).sum())
 
 
-def summarise(recorder: Recorder, requests: Requests, cost: StepCost, steps_s: Column, gpus: int) -> dict[str, object]:
-    """The figures of `summary.json`; names carry their units."""
+def summarise(
+    recorder: Recorder,
+    requests: Requests,
+    cost: StepCost,
+    cost_at: Callable[[int], StepCost],
+    steps_s: Column,
+    gpus: int,
+) -> dict[str, object]:
+    """The figures of `summary.json`; names carry their units.
+
+    Args:
+        recorder: what the run wrote down.
+        requests: the stream.
+        cost: the price of its steps at the longest draft length.
+        cost_at: the same at any.
+        steps_s: durations as for `token_gaps`.
+        gpus: of the whole deployment.
+    """
     times, blocks = Times.of(recorder), recorder.blocks()
     seconds = block_seconds(blocks)
-    phases = {name: float(column.sum()) for name, column in block_phases(blocks, cost).items()}
+    phases = {name: float(column.sum()) for name, column in block_phases(blocks, cost_at).items()}
     busy_s = float(seconds.sum())
-    makespan_s = float(times.finish_s.max() - times.arrival_s.min())
-    output = int(requests.output_tokens.sum())
+    makespan_s = float(np.nanmax(times.finish_s) - np.nanmin(times.arrival_s))
+    finished = np.isfinite(times.finish_s)
+    output, prompt = (int(column[finished].sum()) for column in (requests.output_tokens, requests.prompt_tokens))
     shape = block_shape(blocks)
     experts = cost.target.distinct_experts(shape) * np.ones_like(seconds)
     return {
@@ -148,17 +172,17 @@ def summarise(recorder: Recorder, requests: Requests, cost: StepCost, steps_s: C
         "dropped": dict(requests.dropped),
         "makespan_s": makespan_s,
         "throughput": {
-            "requests_per_s": len(requests) / makespan_s,
+            "requests_per_s": int(np.count_nonzero(finished)) / makespan_s,
             "output_tokens_per_s": output / makespan_s,
             "output_tokens_per_s_per_gpu": output / makespan_s / gpus,
-            "total_tokens_per_s": (output + int(requests.prompt_tokens.sum())) / makespan_s,
+            "total_tokens_per_s": (output + prompt) / makespan_s,
         },
         "ttft_s": distribution(times.ttft_s),
         "tpot_s": distribution(times.tpot_s(requests.output_tokens)),
         "itl_s": token_gaps(recorder, blocks, steps_s),
         "e2e_s": distribution(times.e2e_s),
-        "speculation": acceptance(recorder, cost.drafts),
-        "target_efficiency": target_efficiency(blocks, cost) if cost.drafts else None,
+        "speculation": acceptance(recorder) if cost.drafting is not None else {},
+        "target_efficiency": target_efficiency(blocks, cost) if cost.drafting is not None else None,
         "activated_experts": float(np.average(experts, weights=seconds)) if cost.target.model.is_moe else None,
         "running_requests": float(np.average(blocks["sequences"], weights=seconds)),
         "waiting_requests": float(np.average(blocks["waiting"], weights=seconds)),

@@ -110,7 +110,7 @@ def batch_figures(runs: Sequence[Run]) -> dict[str, Figure]:
             data.append(_line(index, run, batch, curves[name], "%{y:.2f}"))
             data.append(_operating_point(index, run, batch, curves[name]))
         if run.result.cost.target.model.is_moe:
-            width = run.result.cost.drafts + 1
+            width = run.result.cost.width
             verify = _line(index, run, batch, curves["experts_verify"], "%{y:.1f}")
             plain = _line(index, run, batch, curves["experts_plain"], "%{y:.1f}")
             experts.append(verify | {"name": f"{run.label}: verify, {width} tokens per sequence"})
@@ -134,7 +134,7 @@ def curves_of(run: Run, acceptance_length: float) -> dict[str, Column]:
     """Batch curves at the run's mean context, as far as its scheduler and its KV pool allow."""
     result = run.result
     context = mean_context_tokens(result.recorder.blocks())
-    blocks_each = result.kv.blocks_for(context + result.cost.drafts + 1)
+    blocks_each = result.kv.blocks_for(context + result.cost.width)
     most = max(1, min(result.experiment.scheduler.max_seqs, result.kv.blocks // blocks_each))
     batches = np.unique(np.rint(np.geomspace(1, most, MOST_BATCHES)).astype(np.int64))
     return batch_curves(result.cost, context, acceptance_length, batches)

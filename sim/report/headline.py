@@ -38,7 +38,7 @@ def finding(run: Run) -> str:
         return f"Without SD {name} is predicted to give {rate} output tokens per second{pace}."
     draft = run.result.cost.draft
     source = f" from {draft.model.name}" if draft is not None else ""
-    opening = f"SD with {run.result.cost.drafts} drafts{source}"
+    opening = f"SD with {run.result.experiment.drafts} drafts{source}"
     if run.speedup is None or run.plain is None:
         pace = f"{numbers.duration(tpot)} per output token" if tpot is not None else "no TPOT (one token per request)"
         alone = "no run without SD to compare with"

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sim.cost.lines import Lines
 from sim.serving.ledger import Ledger
-from sim.serving.scheduler import Chunk
+from sim.serving.sequence import Chunk
 from sim.serving.setup import Prices
 
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from sim.serving.batch import Batch
-from sim.serving.scheduler import Chunk, Room, Scheduler
-from sim.serving.sequence import Sequence
+from sim.serving.scheduler import Room, Scheduler
+from sim.serving.sequence import Chunk, Sequence
 
 
 @dataclass(kw_only=True, slots=True)
@@ -59,13 +59,13 @@ class DecodePriority(ChunkedPrefill):
         chunks = ChunkedPrefill.chunks(self, waiting, room)
         if not chunks:
             return chunks
-        sequence, tokens = chunks[-1]
+        sequence, tokens, hit_tokens = chunks[-1]
         aligned = tokens - tokens % self.chunk_multiple
-        if tokens in {sequence.unfilled_tokens, aligned}:
+        if tokens in {sequence.unfilled_tokens - hit_tokens, aligned}:
             return chunks
         if aligned == 0 and (len(chunks) > 1 or room.decoding) and sequence is not room.partial:
             return chunks[:-1]
-        return [*chunks[:-1], Chunk(sequence, aligned or tokens)]
+        return [*chunks[:-1], Chunk(sequence, aligned or tokens, hit_tokens)]
 
 
 @dataclass(kw_only=True, slots=True)

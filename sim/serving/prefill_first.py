@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sim.serving.batch import Batch
-from sim.serving.scheduler import Chunk, Room, Scheduler
-from sim.serving.sequence import Sequence
+from sim.serving.scheduler import Room, Scheduler
+from sim.serving.sequence import Chunk, Sequence
 
 
 @dataclass(kw_only=True, slots=True)
@@ -42,8 +42,8 @@ class SglangPrefillFirst(PrefillFirst):
     """SGLang 0.5: prefill first, retraction of whoever has emitted least, admission that leaves room to grow.
 
     Mirrors `schedule_policy.py` and `schedule_batch.py`: a prompt is admitted when it fits beside `growth` of the
-    tokens that the running sequences may still emit; when the pool runs dry the sequence with the fewest output tokens is
-    retracted, of several the one with the longest prompt.
+    tokens that the running sequences may still emit; when the pool runs dry the sequence with the fewest output tokens
+    is retracted, of several the one with the longest prompt.
 
     Attributes:
         growth: share of the remaining outputs kept free at admission (`new_token_ratio`, 0.7 at the start in SGLang,
@@ -61,7 +61,7 @@ class SglangPrefillFirst(PrefillFirst):
         """As PrefillFirst, in what the growth of the running sequences leaves free."""
         kept = int(self.growth * room.future_blocks)
         smaller = Room(
-            room.decoding, room.decode_tokens, room.partial, max(0, room.free_blocks - kept), room.kv, room.decoded
+            room.decoding, room.decode_tokens, room.partial, max(0, room.free_blocks - kept), room.pool, room.decoded
         )
         return PrefillFirst.chunks(self, waiting, smaller if room.decoding else room)
 
@@ -101,8 +101,8 @@ class IterationLevel(Scheduler):
             chunks.append(Chunk(room.partial, min(budget, room.partial.unfilled_tokens)))
             budget -= chunks[0].tokens
         admitted = self.admit(waiting, room, chunks, budget, whole=True)
-        sequence, tokens = admitted[-1] if admitted else (None, 0)
-        cut = sequence is not None and sequence is not room.partial and tokens < sequence.prefill_tokens
-        if cut and (len(admitted) > 1 or room.decoding):
+        last = admitted[-1] if admitted else None
+        cut = last is not None and last.tokens + last.hit_tokens < last.sequence.prefill_tokens
+        if cut and last is not None and last.sequence is not room.partial and (len(admitted) > 1 or room.decoding):
             return admitted[:-1]
         return admitted

@@ -13,18 +13,26 @@ import numpy as np
 
 from sim.metrics.record import Recorder
 from sim.serving.batch import Batch
-from sim.serving.block import Block, Pace, RaggedPace, SteadyPace
+from sim.serving.block import Block
 from sim.serving.paths import Paths
-from sim.serving.scheduler import Chunk, Room
-from sim.serving.sequence import Sequence
+from sim.serving.pool import Pool
+from sim.serving.scheduler import Room
+from sim.serving.sequence import Chunk, Sequence
 from sim.serving.setup import RankSetup
-from sim.speculation.length import FOREVER, Choice, Chooser
+from sim.serving.verification import Verification
 
 _NO_PREFILL = (0, 0, 0, 0, 0)
 
 
 class Rank:
     """One scheduler with its queue and pool.
+
+    Attributes:
+        waiting: its queue.
+        partial: the sequence whose prefill is under way, between two steps.
+        batch: its decoding sequences.
+        pool: its KV blocks.
+        ended: requests that have finished; whoever reads it clears it.
 
     Args:
         replica: number of the replica it belongs to, for the records.
@@ -36,24 +44,19 @@ class Rank:
     def __init__(self, replica: int, setup: RankSetup, paths: Paths, recorder: Recorder) -> None:
         self.waiting: deque[Sequence] = deque()
         self.partial: Sequence | None = None
+        self.ended: list[int] = []
         rule = paths.rule
         self.batch = Batch(setup.drafts if rule.ragged else 0, rule.trailing_rounds)
+        self.rounds = Verification(setup, paths)
+        self.pool = Pool(setup.kv, setup.block_ids, setup.drop_last_hit)
         self._replica = replica
-        self._prices = setup.prices
         self._scheduler = setup.scheduler
-        self._kv = setup.kv
         self._max_block_steps = setup.max_block_steps
         self._planned_ahead = setup.planned_ahead
         self._paths = paths
         self._recorder = recorder
-        self._ragged = rule.ragged
-        self._width = rule.width
-        self._drafts = setup.drafts
-        self._chooser = setup.chooser() if setup.chooser is not None else None
-        self._choice = Choice(setup.drafts)
         self._steps = 0
         self._decoded = False
-        self._held = (0, 0, 0)
 
     def __len__(self) -> int:
         """Requests it holds, waiting ones included."""
@@ -70,16 +73,18 @@ class Rank:
         heeded = scheduler.heeds_arrival(self.waiting, sequence, len(self.batch))
         steps, end = block.steps, block.end
         if steps > 1 and (heeded or self._planned_ahead):
-            steps, end = self._pace(block.decoding).first_end(self.batch.step, block, now)
+            steps, end = self.rounds.pace(self.batch).first_end(self.batch.step, block, now)
         sequence.seen += steps + self._planned_ahead
         if heeded:
             block.steps, block.end = steps, end
 
     def plan(self, now: int) -> Block | None:
         """The next block from tick `now` on, or None when there is nothing to run."""
-        if self._chooser is not None and self.batch:
-            self._choose(self._chooser)
+        if self.rounds.choose(self.batch):
+            self._switch_paths()
         preempted = self._preempt_until_fits()
+        if self.pool.content is not None:
+            self.pool.evict(self.pool.used(self.batch, self.partial, self._steps))
         chunks = self._chunks(preempted) if self.waiting or self.partial is not None else []
         if chunks:
             return self._plan_prefill(now, chunks)
@@ -87,8 +92,8 @@ class Rank:
         if not decoding:
             return self._plan_nothing(now)
         steps = self._steady_steps(preempted)
-        end = now + self._pace(decoding).elapsed(self.batch.step, steps)
-        return Block(now, end, steps, decoding, self._drafts, chunks, _NO_PREFILL, len(self.waiting))
+        end = now + self.rounds.pace(self.batch).elapsed(self.batch.step, steps)
+        return Block(now, end, steps, decoding, self.rounds.drafts, chunks, _NO_PREFILL, len(self.waiting))
 
     def commit(self, block: Block) -> int:
         """The block is over: advance, record, let go of what finished. Returns how many requests finished."""
@@ -99,17 +104,16 @@ class Rank:
         if self._recorder.keep_steps:
             self._record_steps(block)
         verified = 0
+        if self.pool.content is not None and not block.chunks:
+            self.pool.evict(ledger.blocks(step + steps - 1) - self.pool.shared)
         if block.decoding:
-            verified = steps * block.decoding * self._width(block.drafts)
-            if self._ragged:
-                verified = sum(block.decoding + sum(ledger.at_least(step + i)) for i in range(steps))
+            verified = self.rounds.verified(batch, block)
             cached, total = ledger.cached(step), ledger.total(step, steps)
             done, left = batch.advance(steps)
             emitted = batch.cached - cached + sum(s.prompt_tokens + s.output_tokens - 1 for s in left)
             finished = self._finish_all(done, block.end)
             self._decoded = bool(batch)
-            if self._chooser is not None:
-                self._chooser.observe(steps, emitted, block.end - block.start)
+            self.rounds.observe(block, emitted)
         if block.chunks:
             finished += self._commit_chunks(block)
         self._recorder.block(
@@ -118,43 +122,57 @@ class Rank:
         )  # fmt: skip
         return finished
 
+    def boundary(self, block: Block, time: int) -> tuple[int, int]:
+        """How many steps of `block`, the one under way, are over at its first boundary at or after `time`; and when."""
+        if block.steps == 1:
+            return 1, block.end
+        return self.rounds.pace(self.batch).first_end(self.batch.step, block, time)
+
+    def over(self, block: Block, time: int) -> tuple[int, int]:
+        """How many steps of `block`, the one under way, ended before tick `time`, and when the last of them did."""
+        if block.steps == 1:
+            return (1, block.end) if block.end < time else (0, block.start)
+        pace, step = self.rounds.pace(self.batch), self.batch.step
+        steps, end = pace.first_end(step, block, time)
+        return steps - 1, end - pace.at(step + steps - 1)
+
+    def settle(self, block: Block, time: int) -> None:
+        """Commit the steps of `block`, the one under way, that ended before tick `time`; it goes on with the rest."""
+        steps, end = self.over(block, time)
+        if not steps:
+            return
+        rest, whole_end = block.steps - steps, block.end
+        block.steps, block.end = steps, end
+        self.commit(block)
+        block.start, block.steps, block.end = end, rest, whole_end
+        if rest and self.pool.content is not None:
+            self.pool.evict(self.pool.used(self.batch, self.partial, self._steps))
+
     def _record_steps(self, block: Block) -> None:
         """One row per step of a block that is about to be committed."""
         context = self.batch.ledger.contexts(self.batch.step, block.steps) * (block.decoding > 0)
         if block.steps == 1:
             ticks = np.array([block.end - block.start])
         else:
-            ticks = self._pace(block.decoding).each(self.batch.step, context)
+            ticks = self.rounds.pace(self.batch).each(self.batch.step, context)
         self._recorder.steps(context, ticks)
 
-    def _pace(self, decoding: int) -> Pace:
-        if self._ragged:
-            return RaggedPace(self._prices, self.batch.ledger, decoding)
-        return SteadyPace(self._prices.decode(decoding, self._drafts), self.batch.ledger)
-
-    def _choose(self, chooser: Chooser) -> None:
-        """Ask for the coming step's draft length; another one puts the running sequences on other paths."""
+    def _switch_paths(self) -> None:
+        """The draft length has changed: the running sequences go on by other paths."""
         batch = self.batch
-        self._choice = choice = chooser.choose(len(batch), batch.cached)
-        if choice.drafts == self._drafts:
-            return
-        self._drafts = choice.drafts
         for sequence in list(batch.sequences.values()):
-            if sequence.finished:
-                continue
-            emitted = sequence.emitted_before(batch.step)
-            self._account(sequence, batch.step - sequence.joined)
-            batch.leave(sequence)
-            sequence.emitted = emitted
-            batch.join(sequence, self._paths.rest(sequence.request, emitted, choice.drafts))
+            if not sequence.finished:
+                self._account(sequence, batch.step - sequence.joined)
+                emitted = sequence.emitted_before(batch.step)
+                batch.leave(sequence)
+                sequence.emitted = emitted
+                batch.join(sequence, self._paths.rest(sequence.request, emitted, self.rounds.drafts))
 
     def _chunks(self, preempted: bool) -> list[Chunk]:
         """Prefill of the coming step; a step that preempted admits nobody (vLLM V1)."""
         if preempted and self.partial is None:
             return []
-        free = self._kv.blocks - self.batch.blocks - self._held_now()[1]
-        if self.partial is not None:
-            free -= self._kv.blocks_for(self.partial.prefilled)
+        free = self.pool.kv.blocks - self.pool.used(self.batch, self.partial, self._steps)
         return self._scheduler.chunks(() if preempted else self._visible(), self._room(free))
 
     def _visible(self) -> Iterable[Sequence]:
@@ -163,93 +181,81 @@ class Rank:
             return self.waiting
         return (sequence for sequence in self.waiting if sequence.seen <= self._steps)
 
-    def _held_now(self) -> tuple[int, int]:
-        """Sequences and KV blocks of the requests that finished too late for the coming step's plan."""
-        steps, sequences, blocks = self._held
-        return (sequences, blocks) if steps == self._steps else (0, 0)
-
     def _room(self, free_blocks: int) -> Room:
         decoding, future = len(self.batch), self.batch.most_blocks - self.batch.blocks
-        tokens = decoding * self._width(self._drafts) if self._scheduler.mixes else 0
-        return Room(decoding + self._held_now()[0], tokens, self.partial, free_blocks, self._kv, self._decoded, future)
+        tokens = self.rounds.tokens(decoding) if self._scheduler.mixes else 0
+        decoding += self.pool.held_sequences(self._steps)
+        return Room(decoding, tokens, self.partial, free_blocks, self.pool, self._decoded, future)
 
     def _plan_prefill(self, now: int, chunks: list[Chunk]) -> Block:
         """One step with these chunks; admission happens here, so that nothing can come between plan and step."""
         new = history = pairs = completed = 0
         waiting = self.waiting
-        for sequence, tokens in chunks:
-            new += tokens
-            history += sequence.prefilled
-            pairs += tokens * sequence.prefilled + tokens * (tokens + 1) // 2
-            completed += tokens == sequence.unfilled_tokens
+        for sequence, tokens, hit_tokens in chunks:
             if sequence is not self.partial:
                 if sequence is waiting[0]:
                     waiting.popleft()
                 else:
                     waiting.remove(sequence)
+                self.pool.admit(sequence, hit_tokens)
+                self._recorder.hit_tokens[sequence.request] += hit_tokens
+            new += tokens
+            history += sequence.prefilled
+            pairs += tokens * sequence.prefilled + tokens * (tokens + 1) // 2
+            completed += tokens == sequence.unfilled_tokens
+        if self.pool.content is not None:
+            self.pool.evict(self.pool.used(self.batch, None, self._steps) + self.pool.chunk_blocks(chunks))
         moments = (len(chunks), new, history, pairs, completed)
         decoding = len(self.batch) if self._scheduler.mixes else 0
-        cached = self.batch.cached if decoding else 0
-        if self._ragged:
-            wider = self.batch.ledger.at_least(self.batch.step) if decoding else ()
-            ticks = self._prices.ragged_mixed(wider, decoding, cached, *moments)
-        else:
-            ticks = self._prices.mixed(self._drafts, decoding, cached, *moments)
-        return Block(now, now + ticks, 1, decoding, self._drafts, chunks, moments, len(waiting))
+        ticks = self.rounds.prefill_ticks(self.batch, decoding, moments)
+        return Block(now, now + ticks, 1, decoding, self.rounds.drafts, chunks, moments, len(waiting))
 
     def _plan_nothing(self, now: int) -> Block | None:
-        """Nothing runs: whoever waits has not been seen yet, and the next plan sees all."""
-        self._decoded = False
+        """Nothing runs: who waits has not been seen yet or waited for a batch that is gone, or else can never run."""
+        decoded, self._decoded = self._decoded, False
         if not self.waiting:
             return None
         newest = max(sequence.seen for sequence in self.waiting)
-        if newest > self._steps or self._held_now()[0]:
+        if newest > self._steps or decoded or self.pool.held_sequences(self._steps):
             self._steps = max(newest, self._steps + 1)
             return self.plan(now)
-        raise AssertionError(f"rank of replica {self._replica} holds {len(self)} requests and can run none: {self._kv}")
+        return None
 
     def _steady_steps(self, preempted: bool) -> int:
         """Steps until a sequence finishes, the pool runs dry or somebody is seen; at least 1, for this step fits."""
-        batch, choice = self.batch, self._choice
-        steps = min(batch.next_end() - batch.step, self._max_block_steps, choice.steps)
-        if preempted or (self.waiting and self._held_now()[0]):
+        batch = self.batch
+        steps = min(batch.next_end() - batch.step, self._max_block_steps)
+        if preempted or (self.waiting and self.pool.held_sequences(self._steps)):
             return 1
         if self._planned_ahead and self.waiting:
             ahead = (sequence.seen - self._steps for sequence in self.waiting)
             steps = min([steps, *(later for later in ahead if later > 0)])
-        if batch.most_blocks > self._kv.blocks:
-            steps = batch.ledger.steps_within(batch.step, steps, self._kv.blocks)
-        if choice.until_cached < FOREVER:
-            steps = max(1, batch.ledger.steps_below(batch.step, steps, choice.until_cached))
-        return steps
+        if batch.most_blocks > self.pool.kv.blocks:
+            steps = batch.ledger.steps_within(batch.step, steps, self.pool.most_blocks)
+        return self.rounds.steps(batch, steps)
 
     def _preempt_until_fits(self) -> bool:
         """Preempt until the coming step's KV fits; the sequence is computed again later (vLLM V1)."""
         preempted = False
-        while self._might_not_fit() and self._needed_blocks() > self._kv.blocks:
+        blocks = self.pool.kv.blocks
+        while self.pool.most_used(self.batch, self.partial, self._steps) > blocks and self._needed_blocks() > blocks:
             self._preempt()
             preempted = True
         return preempted
 
-    def _might_not_fit(self) -> bool:
-        """Whether the pool could run dry at all: while everybody's last round fits, it cannot."""
-        most = self.batch.most_blocks + self._held_now()[1]
-        if self.partial is not None:
-            most += self._kv.blocks_for(self.partial.prefill_tokens)
-        return most > self._kv.blocks
-
     def _needed_blocks(self) -> int:
-        """KV blocks of the coming step before anybody is admitted."""
-        needed = self.batch.blocks + self._held_now()[1]
-        if self.partial is not None:
-            chunks = self._scheduler.chunks((), self._room(self._kv.blocks))
-            needed += self._kv.blocks_for(self.partial.prefilled + sum(chunk.tokens for chunk in chunks))
+        """KV blocks of the coming step before anybody is admitted, the next piece of a partial prefill included."""
+        needed, partial, kv = self.pool.used(self.batch, self.partial, self._steps), self.partial, self.pool.kv
+        if partial is not None:
+            tokens = sum(chunk.tokens for chunk in self._scheduler.chunks((), self._room(kv.blocks)))
+            needed += kv.blocks_for(partial.prefilled + tokens) - kv.blocks_for(partial.prefilled)
         return needed
 
     def _preempt(self) -> None:
         """The last sequence admitted, or the policy's choice, gives its blocks back and heads the queue."""
         if self.partial is not None:
             sequence, self.partial = self.partial, None
+            self.pool.free(sequence, sequence.prefilled)
         else:
             sequence = self._scheduler.victim(self.batch)
             if not sequence.finished:
@@ -257,6 +263,7 @@ class Rank:
             self.batch.leave(sequence)
             if sequence.finished:
                 return
+            self.pool.free(sequence, sequence.prompt_tokens + sequence.emitted_before(self.batch.step) - 1)
         sequence.preempt(self.batch.step)
         self._recorder.preemptions[sequence.request] += 1
         self.waiting.appendleft(sequence)
@@ -264,10 +271,11 @@ class Rank:
     def _commit_chunks(self, block: Block) -> int:
         """Advance the prefill of the block's chunks; returns how many requests finished with their first token."""
         finished = 0
-        for sequence, tokens in block.chunks:
-            if sequence.prefilled == 0 and self._recorder.admitted[sequence.request] < 0:
+        for sequence, tokens, _ in block.chunks:
+            if self._recorder.admitted[sequence.request] < 0:
                 self._recorder.admitted[sequence.request] = block.start
             sequence.prefilled += tokens
+            self.pool.fill(sequence, sequence.prefilled)
             self.partial = sequence if sequence.unfilled_tokens else None
             if self.partial is None:
                 finished += self._start_decoding(sequence, block.end)
@@ -282,11 +290,7 @@ class Rank:
         if sequence.emitted == sequence.output_tokens:
             self._finish(sequence, now)
             return 1
-        if sequence.emitted == 1:
-            path = self._paths.first(request, self._drafts)
-        else:
-            path = self._paths.rest(request, sequence.emitted, self._drafts)
-        self.batch.join(sequence, path)
+        self.batch.join(sequence, self.rounds.path(sequence))
         return 0
 
     def _finish_all(self, finished: list[Sequence], now: int) -> int:
@@ -296,13 +300,14 @@ class Rank:
             self._account(sequence, len(sequence.path) - self._paths.rule.trailing_rounds)
             self._finish(sequence, now)
         if finished and self._planned_ahead and not self._paths.rule.trailing_rounds:
-            blocks = sum(sequence.path.most_blocks for sequence in finished if sequence.path is not None)
-            self._held = (self._steps, len(finished), blocks)
+            self.pool.hold(self._steps, finished)
         return len(finished)
 
     def _finish(self, sequence: Sequence, now: int) -> None:
+        self.ended.append(sequence.request)
         self._recorder.finish[sequence.request] = now
         self._recorder.replica[sequence.request] = self._replica
+        self.pool.free(sequence, sequence.prompt_tokens + sequence.output_tokens - 1)
 
     def _account(self, sequence: Sequence, rounds: int) -> None:
         """Rounds that the sequence has run since it joined, and what they drafted and accepted."""

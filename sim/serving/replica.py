@@ -1,151 +1,178 @@
-"""Replicas as SimPy processes, and the clients that send them requests.
-
-At one instant the order is fixed and never that of insertion: requests arrive, steps end, requests are sent that
-finishes set free, plans are made.
-"""
+"""A replica as a process: plan, sleep until the block's end, commit."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from typing import Protocol
 
-import simpy
-from simpy.events import Event, EventPriority
-
-from sim.metrics.record import Recorder
-from sim.request import Requests
+from sim.metrics.record import NOT_YET, Recorder
 from sim.serving.block import Block
+from sim.serving.clock import PLAN, STEP_END, Environment, Event, Process, at
 from sim.serving.rank import Rank
-from sim.serving.router import Router
+from sim.serving.removal import evacuate, remove
 from sim.serving.sequence import Sequence
-from sim.serving.ticks import ticks_array
-
-_ARRIVAL, _STEP_END, _SEND, _PLAN = 1, 2, 3, 4
-
-Process = Generator[Event, None, None]
 
 
-class Clock(simpy.Environment):
-    """Simulated time in whole ticks, and how many events it took."""
+class Home(Protocol):
+    """Whom a replica tells."""
 
-    def __init__(self) -> None:
-        super().__init__(initial_time=0)
+    def finished(self, number: int, requests: list[int]) -> None:
+        """`requests` of replica `number` finished now."""
 
-    @property
-    def events(self) -> int:
-        """Events scheduled so far."""
-        return int(next(self._eid))
-
-
-def at(env: simpy.Environment, time: int, priority: int) -> Event:
-    """An event that happens at tick `time`, among those of the same tick in order of `priority`."""
-    event = Event(env)
-    event._ok, event._value = True, None
-    env.schedule(event, EventPriority(priority), time - int(env.now))
-    return event
+    def left(self, number: int, sequences: list[Sequence], emitted: list[int]) -> None:
+        """`sequences` of replica `number`, whose clients gave up, leave it now, with `emitted` tokens out of each."""
 
 
 class Replica:
-    """One rank on a clock: plan, sleep until the block's end, commit."""
+    """One rank on a clock.
 
-    def __init__(self, env: simpy.Environment, rank: Rank, settle: bool) -> None:
+    Attributes:
+        rank: its rank; another one after each failure.
+        tokens: prompt tokens and tokens out of the requests it holds, at the start of the block under way; kept up
+            only where asked for.
+
+    Args:
+        env: the clock.
+        number: its place in the fleet.
+        rank: at the start.
+        recorder: that of the rank.
+        settle: wait with each plan until everything that steps' ends set off at the same instant has happened.
+        counts_tokens: keep up `tokens`.
+    """
+
+    def __init__(
+        self, env: Environment, number: int, rank: Rank, recorder: Recorder, *, settle: bool, counts_tokens: bool
+    ) -> None:
         self.rank = rank
-        self.finished = 0
+        self.tokens = 0
         self._env = env
+        self._number = number
+        self._recorder = recorder
         self._settle = settle
+        self._counts_tokens = counts_tokens
+        self._leaving: list[Sequence] = []
         self._block: Block | None = None
         self._alarm = Event(env)
 
-    def run(self, fleet: ReplicaFleet, number: int) -> Process:
+    def run(self, home: Home) -> Process:
         """The process."""
         while True:
-            self._block = self.rank.plan(int(self._env.now))
-            if self._block is None:
+            block = self._block = self.rank.plan(int(self._env.now))
+            if block is None:
                 self._alarm = Event(self._env)
                 yield self._alarm
                 continue
-            self._alarm = at(self._env, self._block.end, _STEP_END)
+            self._alarm = at(self._env, block.end, STEP_END)
             yield self._alarm
-            finished = self.rank.commit(self._block)
-            self._block = None
-            if finished:
-                fleet.finished(number, finished)
+            if self._block is not None:
+                self._block = None
+                self.rank.commit(block)
+                if self._counts_tokens:
+                    self.tokens += self._recorder.last_emitted
+            if self._leaving:
+                self._let_go(home)
+            if self.rank.ended:
+                ended, self.rank.ended = self.rank.ended, []
+                home.finished(self._number, ended)
             if self._settle:
-                yield at(self._env, int(self._env.now), _PLAN)
+                yield at(self._env, int(self._env.now), PLAN)
 
     def receive(self, sequence: Sequence) -> None:
         """A request arrives now."""
         now, block = int(self._env.now), self._block
         end = block.end if block is not None else now
+        if self._counts_tokens:
+            self.tokens += sequence.prefill_tokens
         self.rank.receive(sequence, block, now)
         if block is None:
-            if not self._alarm.triggered:
-                self._move_alarm(now, _PLAN)
+            self._wake()
         elif block.end != end:
-            self._move_alarm(block.end, _STEP_END)
+            self._move_alarm(at(self._env, block.end, STEP_END))
 
-    def _move_alarm(self, time: int, priority: int) -> None:
-        """The process that waits for the alarm wakes at another instant; the old event comes to nothing."""
-        moved = at(self._env, time, priority)
+    def withdraw(self, sequence: Sequence) -> bool:
+        """The client of `sequence` gives up now. Waiting, it is gone; else it leaves at the next end of a step.
+
+        Returns whether it is gone.
+        """
+        waiting = self.rank.waiting
+        if sequence not in waiting:
+            self._leaving.append(sequence)
+            self._cut()
+            return False
+        waiting.remove(sequence)
+        if waiting and self._block is None:
+            self._wake()
+        elif waiting:
+            self._cut()
+        return True
+
+    def die(self, successor: Rank) -> list[Sequence]:
+        """The step under way is lost and all that is in memory; `successor` is the rank of the next life.
+
+        Returns the requests it held, with the tokens they had out.
+        """
+        now, block = int(self._env.now), self._block
+        if block is not None:
+            self.rank.settle(block, now)
+            self._block = None
+            self._move_alarm(Event(self._env))
+        held = evacuate(self.rank, block, self._recorder)
+        self.rank, self.tokens, self._leaving = successor, 0, []
+        return held
+
+    def tokens_at(self, time: int) -> int:
+        """Prompt tokens and tokens out of the requests it holds, after the steps that ended before tick `time`."""
+        block, batch = self._block, self.rank.batch
+        if block is None or block.chunks:
+            return self.tokens
+        steps, _ = self.rank.over(block, time)
+        return self.tokens + batch.ledger.cached(batch.step + steps) - batch.ledger.cached(batch.step)
+
+    def prefix_hit_at(self, time: int, sequence: Sequence) -> int:
+        """Tokens of `sequence`, which is nowhere yet, whose KV it has after the steps that ended before tick `time`."""
+        found, block = self.rank.pool.hit_tokens(sequence), self._block
+        if not found or block is None or block.chunks:
+            return found
+        # What the steps of a block evict is known only once they are committed.
+        before = self.rank.batch.step
+        self.rank.settle(block, time)
+        if self.rank.batch.step == before:
+            return found
+        if self._counts_tokens:
+            self.tokens += self._recorder.last_emitted
+        if not block.steps:
+            self._block = None
+        return self.rank.pool.hit_tokens(sequence)
+
+    def _let_go(self, home: Home) -> None:
+        """Those whose clients gave up in the step that just ended; what it made of them nobody saw."""
+        leaving, self._leaving = self._leaving, []
+        rank, recorder = self.rank, self._recorder
+        emitted = [remove(rank, sequence, recorder) for sequence in leaving]
+        for sequence in leaving:
+            request = sequence.request
+            if recorder.finish[request] != NOT_YET:
+                rank.ended.remove(request)
+                recorder.finish[request] = NOT_YET
+            if recorder.first_token[request] >= recorder.cancelled[request]:
+                recorder.first_token[request] = NOT_YET
+        home.left(self._number, leaving, emitted)
+
+    def _wake(self) -> None:
+        if not self._alarm.triggered:
+            self._move_alarm(at(self._env, int(self._env.now), PLAN))
+
+    def _cut(self) -> None:
+        """The block under way ends with the step under way."""
+        block = self._block
+        if block is None or block.steps == 1:
+            return
+        steps, end = self.rank.boundary(block, int(self._env.now))
+        if steps < block.steps:
+            block.steps, block.end = steps, end
+            self._move_alarm(at(self._env, end, STEP_END))
+
+    def _move_alarm(self, alarm: Event) -> None:
+        """The process waits for `alarm` instead; the old event comes to nothing."""
         assert self._alarm.callbacks is not None
-        moved.callbacks, self._alarm.callbacks = self._alarm.callbacks, []
-        self._alarm = moved
-
-
-class ReplicaFleet:
-    """The replicas and their router, and how full they are."""
-
-    def __init__(
-        self, env: simpy.Environment, ranks: list[Rank], router: Router, requests: Requests, recorder: Recorder
-    ) -> None:
-        self.loads = [0] * len(ranks)
-        self._env = env
-        self._recorder = recorder
-        self._router = router
-        self._prompt: list[int] = requests.prompt_tokens.tolist()
-        self._output: list[int] = requests.output_tokens.tolist()
-        self._closed = requests.concurrency > 0
-        self._free = 0
-        self._sent = 0
-        self._replicas = [Replica(env, rank, self._closed) for rank in ranks]
-        for number, replica in enumerate(self._replicas):
-            env.process(replica.run(self, number))
-        env.process(self._closed_loop(requests.concurrency) if self._closed else self._arrivals(requests))
-
-    def load_at(self, time: int) -> list[int]:
-        """Requests in each replica; exact at any instant, since finishes are events."""
-        return self.loads
-
-    def finished(self, number: int, requests: int) -> None:
-        """`requests` of replica `number` finished now."""
-        self.loads[number] -= requests
-        if self._closed:
-            if self._free == 0:
-                at(self._env, int(self._env.now), _SEND).callbacks.append(self._send_freed)
-            self._free += requests
-
-    def _send(self, request: int) -> None:
-        now = int(self._env.now)
-        number = self._router.choose(self._sent, now, self)
-        self._sent += 1
-        self.loads[number] += 1
-        self._recorder.arrival[request] = now
-        self._replicas[number].receive(Sequence(request, self._prompt[request], self._output[request]))
-
-    def _arrivals(self, requests: Requests) -> Process:
-        """Sends every request at its arrival."""
-        for request, time in enumerate(ticks_array(requests.arrival_s).tolist()):
-            if time > self._env.now:
-                yield at(self._env, time, _ARRIVAL)
-            self._send(request)
-
-    def _closed_loop(self, concurrency: int) -> Process:
-        """Sends the first `concurrency` requests; finishes send the rest."""
-        for request in range(min(concurrency, len(self._prompt))):
-            self._send(request)
-        yield at(self._env, int(self._env.now), _PLAN)
-
-    def _send_freed(self, _: Event) -> None:
-        """As many requests as finished at this instant, in order of their number."""
-        for request in range(self._sent, min(self._sent + self._free, len(self._prompt))):
-            self._send(request)
-        self._free = 0
+        alarm.callbacks, self._alarm.callbacks = self._alarm.callbacks, []
+        self._alarm = alarm

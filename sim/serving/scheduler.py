@@ -10,18 +10,10 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from sim.serving.batch import Batch
-from sim.serving.kv import KvLayout
-from sim.serving.sequence import Sequence
-
-
-class Chunk(NamedTuple):
-    """`tokens` more of a sequence's prefill."""
-
-    sequence: Sequence
-    tokens: int
+from sim.serving.pool import Pool
+from sim.serving.sequence import Chunk, Sequence
 
 
 @dataclass(slots=True)
@@ -33,7 +25,7 @@ class Room:
         decode_tokens: their query tokens.
         partial: the sequence whose prefill is under way, or None.
         free_blocks: KV blocks that neither they nor the partial hold.
-        kv: the layout of the pool.
+        pool: the KV pool.
         decoded: a decode step has run since the rank was last empty.
         future_blocks: KV blocks that the running sequences will need in their last rounds and do not hold yet.
     """
@@ -42,7 +34,7 @@ class Room:
     decode_tokens: int
     partial: Sequence | None
     free_blocks: int
-    kv: KvLayout
+    pool: Pool
     decoded: bool = False
     future_blocks: int = 0
 
@@ -54,10 +46,12 @@ class Scheduler(ABC):
     Attributes:
         max_seqs: most sequences running at once (vLLM `max_num_seqs`).
         max_batched_tokens: most query tokens in a step (vLLM `max_num_batched_tokens`).
+        prefix_caching: blocks keep their content after they are freed, and prompts find it (vLLM V1 by default).
     """
 
     max_seqs: int = 256
     max_batched_tokens: int = 8192
+    prefix_caching: bool = True
 
     def __post_init__(self) -> None:
         for name in ("max_seqs", "max_batched_tokens"):
@@ -109,15 +103,18 @@ class Scheduler(ABC):
             whole: a prompt is admitted only when all of it fits into the free blocks, not just its first chunk.
         """
         running, free = room.decoding + len(chunks), room.free_blocks
-        for sequence, tokens in chunks:
-            free -= room.kv.blocks_for(sequence.prefilled + tokens) - room.kv.blocks_for(sequence.prefilled)
+        kv = room.pool.kv
+        for sequence, tokens, _ in chunks:
+            free -= kv.blocks_for(sequence.prefilled + tokens) - kv.blocks_for(sequence.prefilled)
         for sequence in waiting:
             if budget <= 0 or running >= self.max_seqs:
                 break
-            tokens = min(budget, sequence.prefill_tokens)
-            blocks = room.kv.blocks_for(tokens)
-            if (room.kv.blocks_for(sequence.prefill_tokens) if whole else blocks) > free:
+            hit_tokens = room.pool.hit_tokens(sequence)
+            rest = sequence.prefill_tokens - hit_tokens
+            tokens = min(budget, rest)
+            blocks = room.pool.new_blocks(sequence, hit_tokens, tokens)
+            if (room.pool.new_blocks(sequence, hit_tokens, rest) if whole else blocks) > free:
                 break
-            chunks.append(Chunk(sequence, tokens))
+            chunks.append(Chunk(sequence, tokens, hit_tokens))
             budget, free, running = budget - tokens, free - blocks, running + 1
         return chunks

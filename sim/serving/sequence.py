@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from sim.serving.paths import Path
 
@@ -20,6 +21,7 @@ class Sequence:
         joined: step at which the path begins.
         seen: the first engine step whose planning knows of it.
         finished: its last token is out.
+        blocks: ids of the KV blocks it holds, with prefix caching.
         priority: class of urgency, small before large.
     """
 
@@ -33,6 +35,7 @@ class Sequence:
     seen: int = 0
     finished: bool = False
     priority: int = 0
+    blocks: list[int] = field(default_factory=list)
 
     @property
     def prefill_tokens(self) -> int:
@@ -61,3 +64,11 @@ class Sequence:
             self.emitted = self.emitted_before(step)
         self.path = None
         self.prefilled = 0
+
+
+class Chunk(NamedTuple):
+    """`tokens` more of a sequence's prefill, after `hit_tokens` that the prefix cache holds at its admission."""
+
+    sequence: Sequence
+    tokens: int
+    hit_tokens: int = 0

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from sim.cost.lines import Lines
 from sim.serving.kv import KvLayout
+from sim.serving.prefix import BlockIds
 from sim.serving.scheduler import Scheduler
 from sim.speculation.length import Chooser
 
@@ -59,6 +60,8 @@ class RankSetup:
         drafts: draft tokens per round, where nothing changes them; the most otherwise.
         chooser: makes the decisions of a rank about its draft length; None where it never changes.
         max_block_steps: longest block of steps; the results do not depend on it.
+        block_ids: ids of KV blocks by content; None without prefix caching.
+        drop_last_hit: the last block found is computed again, as EAGLE-like drafters need.
         planned_ahead: steps that are planned before the results of the one under way are known (1 with asynchronous
             scheduling): what arrives or finishes meanwhile counts that much later.
     """
@@ -70,3 +73,5 @@ class RankSetup:
     chooser: Callable[[], Chooser] | None = None
     max_block_steps: int = 4096
     planned_ahead: int = 0
+    block_ids: BlockIds | None = None
+    drop_last_hit: bool = False

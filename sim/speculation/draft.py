@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sim.catalogue import load_model
 from sim.cost.drafting import Drafting
 from sim.model import Model
-from sim.speculation.length import Offers
+from sim.speculation.length import MOST_DRAFTS, Offers
 
 
 @dataclass(kw_only=True, slots=True)
@@ -17,11 +17,21 @@ class Drafter(ABC):
 
     @abstractmethod
     def drafting(self, drafts: int) -> Drafting:
-        """The passes and the host time of a round that proposes `drafts` tokens."""
+        """The passes and the host time of a round that proposes `drafts` tokens (of a tree: its depth)."""
 
     @abstractmethod
     def lookahead_tokens(self, drafts: int) -> int:
         """KV slots an engine reserves per sequence for the drafter's own writes."""
+
+    @property
+    def most_drafts(self) -> int:
+        """The longest draft it can propose."""
+        return MOST_DRAFTS
+
+    @property
+    def reads_hidden_states(self) -> bool:
+        """Whether it drafts from the target's hidden states, which a prefix cache does not hold."""
+        return False
 
     def draft_for(self, target: Model) -> Model | None:
         """The model that drafts, with its own weights and KV; None where none does."""
@@ -39,9 +49,53 @@ class Drafter(ABC):
         """Query tokens of a sequence in verification: the last committed token and the drafts."""
         return drafts + 1
 
+    def check_length(self, drafts: int) -> None:
+        """Raise ValueError where `drafts` is longer than it can propose."""
+        if drafts > self.most_drafts:
+            raise ValueError(
+                f"speculation.length asks for {drafts} drafts, but {type(self).__name__} proposes at most "
+                f"{self.most_drafts}; ask for fewer, or change speculation.drafter"
+            )
+
 
 @dataclass(kw_only=True, slots=True)
-class DraftModel(Drafter):
+class PlacedDrafter(Drafter):
+    """A drafter with weights, which lie on one GPU or on all of them.
+
+    Attributes:
+        tensor_parallel: GPUs it runs on, 1 or the target's; 0 means the target's (`draft_tensor_parallel_size`). On one
+            GPU the others idle while it drafts, and their memory for it stays unused.
+        eager: its passes run without CUDA graphs.
+    """
+
+    tensor_parallel: int = 0
+    eager: bool = False
+
+    def __post_init__(self) -> None:
+        if self.tensor_parallel < 0:
+            raise ValueError(f"speculation.drafter.tensor_parallel must be >= 0, got {self.tensor_parallel}")
+
+    def ranks(self, target_ranks: int) -> int:
+        """1 or `target_ranks`.
+
+        Raises:
+            ValueError: `tensor_parallel` is another number.
+        """
+        ranks = self.tensor_parallel or target_ranks
+        if ranks not in {1, target_ranks}:
+            raise ValueError(
+                f"speculation.drafter.tensor_parallel must be 1 or cluster.tensor_parallel = {target_ranks}, "
+                f"got {ranks}"
+            )
+        return ranks
+
+    def lookahead_tokens(self, drafts: int) -> int:
+        """One slot per draft (vLLM `num_lookahead_tokens`)."""
+        return drafts
+
+
+@dataclass(kw_only=True, slots=True)
+class DraftModel(PlacedDrafter):
     """A smaller model of the same vocabulary with its own KV cache.
 
     As in vLLM it runs after sampling, for the next step: one pass over the verified positions (rejected ones
@@ -50,15 +104,9 @@ class DraftModel(Drafter):
 
     Attributes:
         model: catalogue name or path of a config.json; "" means the draft paired with the target in the catalogue.
-        tensor_parallel: GPUs it runs on, 1 or the target's; 0 means the target's (`draft_tensor_parallel_size`).
     """
 
     model: str = ""
-    tensor_parallel: int = 0
-
-    def __post_init__(self) -> None:
-        if self.tensor_parallel < 0:
-            raise ValueError(f"speculation.drafter.tensor_parallel must be >= 0, got {self.tensor_parallel}")
 
     def draft_for(self, target: Model) -> Model:
         """The draft model.
@@ -79,24 +127,6 @@ class DraftModel(Drafter):
             )
         return model
 
-    def ranks(self, target_ranks: int) -> int:
-        """1 or `target_ranks`.
-
-        Raises:
-            ValueError: `tensor_parallel` is another number.
-        """
-        ranks = self.tensor_parallel or target_ranks
-        if ranks not in {1, target_ranks}:
-            raise ValueError(
-                f"speculation.drafter.tensor_parallel must be 1 or cluster.tensor_parallel = {target_ranks}, "
-                f"got {ranks}"
-            )
-        return ranks
-
     def drafting(self, drafts: int) -> Drafting:
         """The catch-up pass and the remaining single-token passes."""
-        return Drafting(catch_up=True, passes=max(0, drafts - 1))
-
-    def lookahead_tokens(self, drafts: int) -> int:
-        """One slot per draft (vLLM `num_lookahead_tokens`)."""
-        return drafts
+        return Drafting(catch_up=True, passes=max(0, drafts - 1), eager=self.eager)

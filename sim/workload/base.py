@@ -46,6 +46,12 @@ def require_positive(field: str, value: float | None) -> None:
         raise ValueError(f"{field} must be > 0, got {value}")
 
 
+def require_share(field: str, value: float) -> None:
+    """Refuses a share of nothing or of more than everything."""
+    if not 0 < value <= 1:
+        raise ValueError(f"{field} must lie in (0, 1], got {value}")
+
+
 def require_settings(
     prefix: str, choice: str, chosen: str, settings: Mapping[str, object], needs: Mapping[str, Iterable[str]]
 ) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from sim.cost.constants import Constants
-from sim.cost.kinship import constants_for
 from sim.cost.forward import ForwardCost
+from sim.cost.kinship import constants_for
 from sim.cost.routing import Uniform
 from sim.cost.work import Peaks
 from sim.hardware import read_gpu, read_link

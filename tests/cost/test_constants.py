@@ -30,14 +30,19 @@ PEAKS = Peaks(1e15, 1e12, 100)
     ("gpu", "engine", "chosen", "note"),
     [
         ("h200_sxm", "vllm", "h200_sxm", "constants of h200_sxm under vllm"),
-        ("h20", "sglang", "h20", "dense GEMM, experts, prefill attention from h100_sxm under sglang"),
+        ("h20", "sglang", "h20", "dense GEMM, experts from h100_sxm under sglang"),
         ("h100_pcie", "vllm", "h100_sxm", "nearest of its architecture hopper; error to expect from kin: experts"),
         ("h20", "vllm", "h20", "vllm was not measured on this GPU"),
         ("a800_80gb_sxm", "sglang", "a100_80gb_sxm", "nearest of its architecture ampere"),
         ("l40", "vllm", "l40s", "nearest of its architecture ada"),
         ("rtx_pro_6000", "vllm", "rtx_pro_6000", "constants of rtx_pro_6000 under vllm"),
         ("b200", "vllm", "h200_sxm", "extrapolation: "),
-        ("mi300x", "vllm", "h200_sxm", "no GPU of its architecture cdna3 is; error to expect across architectures: exp"),
+        (
+            "mi300x",
+            "vllm",
+            "h200_sxm",
+            "no GPU of its architecture cdna3 on enough shapes; error to expect across arch",
+        ),
     ],
 )
 def test_nearest_kin(gpu: str, engine: str, chosen: str, note: str) -> None:
@@ -50,8 +55,8 @@ def test_nearest_kin(gpu: str, engine: str, chosen: str, note: str) -> None:
 def test_kin_can_be_chosen_and_must_exist() -> None:
     constants, note = constants_for(read_gpu("b200"), "vllm", kin="rtx_pro_6000_vllm")
     assert constants.gpu == "rtx_pro_6000"
-    assert "taken as the nearest of its architecture" not in note or "blackwell" in note
-    with pytest.raises(ValueError, match="cost.kin must be one of a100_80gb_sxm_sglang, .*, got 'b200_vllm'"):
+    assert "constants of rtx_pro_6000 under vllm" in note
+    with pytest.raises(ValueError, match=r"cost\.kin must be one of a100_80gb_sxm_sglang, .*, got 'b200_vllm'"):
         constants_for(read_gpu("b200"), "vllm", kin="b200_vllm")
 
 
@@ -89,7 +94,7 @@ def test_files_say_what_is_measured_on_what() -> None:
             assert part.measured
             assert part.source
             assert part.fit is not None
-            assert part.fit.in_sample_error <= part.error
+            assert part.fit.in_sample_error <= 1.05 * part.error
             assert part.fit.standard_errors.keys() <= {field.name for field in fields(part)}
 
 
@@ -99,7 +104,7 @@ def test_a_family_that_was_not_measured_is_the_kins_and_says_so() -> None:
     assert own.experts == kin.experts
     assert own.borrowed["experts"] == "h100_sxm under sglang"
     assert own.attention_decode != kin.attention_decode
-    with pytest.raises(ValueError, match="no constants for dense, .*set kin"):
+    with pytest.raises(ValueError, match=r"no constants for dense, .*set kin"):
         completed(Calibration(gpu="x", architecture="hopper", engine="vllm"), "x")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from sim.cost.pricing import Analytic, Auto, Fitted, Table
 from sim.cost.routing import Uniform
 from sim.cost.shape import StepShape
 from sim.hardware import read_gpu, read_link
-from tests.cost.examples import QWEN3_30B
+from tests.cost.examples import QWEN3_30B, QWEN3_32B
 
 H200 = read_gpu("h200_sxm")
 
@@ -30,9 +31,23 @@ def test_analytic_prices_every_gpu_alike() -> None:
 def test_analytic_comes_within_its_stated_error_of_the_fitted_price() -> None:
     link, shape = read_link(H200.link), StepShape(sequences=32, context_tokens=64_000)
     prices = [
-        float(model.forward(QWEN3_30B, H200, link, 1, False, Uniform()).seconds(shape)) for model in (Analytic(), Fitted())
+        float(model.forward(QWEN3_30B, H200, link, 1, False, Uniform()).seconds(shape))
+        for model in (Analytic(), Fitted())
     ]
     assert prices[0] == pytest.approx(prices[1], rel=0.25)
+
+
+def test_weights_of_one_byte_are_multiplied_in_fp8_where_the_gpu_can() -> None:
+    shape = StepShape(prefill_tokens=4096, chunks=1, prefill_pairs=4096 * 4097 // 2)
+    seconds = {}
+    for gpu_name in ("h200_sxm", "a100_80gb_sxm"):
+        gpu = read_gpu(gpu_name)
+        for weight_bytes in (2.0, 1.0):
+            model = replace(QWEN3_32B, weight_bytes=weight_bytes)
+            cost = Auto().forward(model, gpu, read_link(gpu.link), 1, False, Uniform())
+            seconds[gpu_name, weight_bytes] = float(cost.tokenwise(shape)["gemm"])
+    assert seconds["h200_sxm", 1.0] < 0.75 * seconds["h200_sxm", 2.0]
+    assert 0.9 * seconds["a100_80gb_sxm", 2.0] < seconds["a100_80gb_sxm", 1.0] <= seconds["a100_80gb_sxm", 2.0]
 
 
 def test_kin_replaces_the_choice() -> None:

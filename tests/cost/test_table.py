@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from sim.attention import Attention
+from sim.cost.attention import RankAttention
 from sim.cost.efficiency import DenseEfficiency
+from sim.cost.shape import StepShape
 from sim.cost.table import COLUMNS, KEYS, KernelTable, table_of, tiled
 from sim.cost.work import Gemm, Peaks
 
@@ -50,11 +53,23 @@ def test_neighbours_fade_into_the_fitted_price() -> None:
 
 
 def test_a_batch_and_a_context_are_interpolated_each() -> None:
-    cases = [(b, c, np.nan, 1 + 0.1 * i + 0.01 * j) for i, b in enumerate((1, 8, 64)) for j, c in enumerate((100, 1000))]
-    table = table_of(rows("attention_decode", (32, 8, 128), cases))
+    cases = [
+        (b, c, np.nan, 1 + 0.1 * i + 0.01 * j) for i, b in enumerate((1, 8, 64)) for j, c in enumerate((100, 1000))
+    ]
+    table = table_of(rows("attention_decode", (32, 8, 128, 1), cases))
     batch, context = np.array([1, 8, 64, 1000]), np.array([100, 1000, 100, 10_000])
-    factor = table.factor("attention_decode", "bf16", (32.0, 8.0, 128.0), batch, context)
+    factor = table.factor("attention_decode", "bf16", (32.0, 8.0, 128.0, 1.0), batch, context)
     assert factor == pytest.approx([1.0, 1.11, 1.2, 1.21])
+
+
+def test_verification_takes_its_own_width_or_else_that_of_decoding() -> None:
+    one = rows("attention_decode", (32, 8, 128, 1), [(8, 1000, np.nan, 1.3), (64, 1000, np.nan, 1.3)])
+    four = rows("attention_decode", (32, 8, 128, 4), [(8, 1000, np.nan, 1.6), (64, 1000, np.nan, 1.6)])
+    table = table_of({name: np.concatenate([one[name], four[name]]) for name in one})
+    rank = RankAttention(Attention(heads=32, kv_heads=8, head_dim=128), 1, 2.0, 0.0)
+    for width, factor in ((1, 1.3), (4, 1.6), (2, 1.3)):
+        shape = StepShape(sequences=16, width=width, context_tokens=16_000)
+        assert table.decode_s(rank, shape, 1e-3, PEAKS) == pytest.approx(factor * 1e-3)
 
 
 def test_experts_follow_the_routing_with_as_many_distinct_experts() -> None:

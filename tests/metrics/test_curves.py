@@ -77,7 +77,7 @@ def test_moe_verifies_best_at_a_medium_batch_and_dense_at_the_smallest():
     [
         ({"batches": [0, 1]}, "batches must be >= 1"),
         ({"batches": []}, "not empty"),
-        ({"acceptance_length": 5.5}, "acceptance_length must lie in [1, drafts + 1 = 5], got 5.5"),
+        ({"acceptance_length": 5.5}, "acceptance_length must lie in [1, width = 5], got 5.5"),
         ({"context_tokens": -1}, "context_tokens must be >= 0, got -1"),
     ],
 )
@@ -88,7 +88,7 @@ def test_bad_arguments_are_refused(change, message):
 
 
 def test_a_deployment_without_sd_has_no_curves():
-    with pytest.raises(ValueError, match=r"cost\.drafts must be >= 1"):
+    with pytest.raises(ValueError, match=r"cost\.drafting must be set"):
         batch_curves(step_cost(experiment()), 1, 1.0, [1])
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import simpy
@@ -11,10 +11,11 @@ from sim.cost.lines import Lines, cell_bounds
 from sim.metrics.record import Recorder
 from sim.request import Requests
 from sim.serving.chunked import ChunkedPrefill
+from sim.serving.fleet import ReplicaFleet
 from sim.serving.kv import KvLayout
 from sim.serving.paths import Paths, RoundRule
+from sim.serving.prefix import BlockIds
 from sim.serving.rank import Rank
-from sim.serving.replica import ReplicaFleet
 from sim.serving.router import LeastRequests, RoundRobin
 from sim.serving.scheduler import Scheduler
 from sim.serving.setup import RankSetup
@@ -69,6 +70,7 @@ class Deployment:
     length: Length | None = None
     offers: Offers | None = None
     ahead: int = 0
+    prefix: bool = False
     scheduler: type[Scheduler] = ChunkedPrefill
 
     @property
@@ -94,6 +96,16 @@ class Deployment:
     def fast(self, requests: Requests, max_block_steps: int = 4096, keep_steps: bool = True) -> Recorder:
         env = simpy.Environment(initial_time=0)
         recorder = Recorder(len(requests), keep_steps=keep_steps)
+        rank = self.rank_maker(requests, recorder, max_block_steps)
+        ranks = [rank(number) for number in range(self.replicas)]
+        self.fleet = ReplicaFleet(
+            env, ranks, LeastRequests() if self.router == "least" else RoundRobin(), requests, recorder
+        )
+        env.run()
+        return recorder
+
+    def rank_maker(self, requests: Requests, recorder: Recorder, max_block_steps: int):
+        """Makes the rank of a replica, given its number."""
         acceptance = ConstantRate(rate=self.rate)
         rule = RoundRule(
             acceptance=acceptance if self.most else None,
@@ -113,46 +125,45 @@ class Deployment:
             chooser=None if self.chooser() is None else self.chooser,
             max_block_steps=max_block_steps,
             planned_ahead=self.ahead,
+            block_ids=BlockIds(requests, self.kv.block_tokens) if self.prefix else None,
         )
-        ranks = [Rank(i, setup, paths, recorder) for i in range(self.replicas)]
-        self.fleet = ReplicaFleet(
-            env, ranks, LeastRequests() if self.router == "least" else RoundRobin(), requests, recorder
-        )
-        env.run()
-        return recorder
+        return lambda number: Rank(number, setup, paths, recorder)
 
     def slow(self, requests: Requests) -> dict:
-        n = len(requests)
-        log = {"first": [-1] * n, "finish": [-1] * n, "steps": 0}
-        log |= {name: [0] * n for name in ("rounds", "accepted", "drafted", "preemptions")}
-        acceptance = ConstantRate(rate=self.rate)
-        prices = CurvedPrices()
-        ranks = [
-            reference.ReferenceRank(
-                prices,
-                acceptance if self.most else None,
-                self.most,
-                self.kv,
-                self.max_seqs,
-                self.budget,
-                self.whole or not self.policy().mixes,
-                self.seed,
-                log,
-                self.chooser(),
-                self.own,
-                self.offers,
-                self.ahead,
-                mixes=self.policy().mixes,
-                static=self.scheduler.__name__ == "StaticBatch",
-            )
-            for _ in range(self.replicas)
-        ]
+        rank = self.reference_maker(requests)
+        ranks = [rank() for _ in range(self.replicas)]
 
         def choose(sent, loads):
             return loads.index(min(loads)) if self.router == "least" else sent % len(loads)
 
         reference.simulate(requests, ranks, choose)
-        return log
+        return ranks[0].log
+
+    def reference_maker(self, requests: Requests):
+        """Makes reference ranks that share one log."""
+        n = len(requests)
+        log = {"first": [-1] * n, "finish": [-1] * n, "steps": 0}
+        log |= {name: [0] * n for name in ("rounds", "accepted", "drafted", "preemptions")}
+        acceptance = ConstantRate(rate=self.rate)
+        prices = CurvedPrices()
+        return lambda: reference.ReferenceRank(
+            prices,
+            acceptance if self.most else None,
+            self.most,
+            self.kv,
+            self.max_seqs,
+            self.budget,
+            self.whole or not self.policy().mixes,
+            self.seed,
+            log,
+            self.chooser(),
+            self.own,
+            self.offers,
+            self.ahead,
+            mixes=self.policy().mixes,
+            static=self.scheduler.__name__ == "StaticBatch",
+            block_ids=BlockIds(requests, self.kv.block_tokens) if self.prefix else None,
+        )
 
 
 def stream(
@@ -168,3 +179,15 @@ def stream(
         group=np.zeros(n, dtype=np.int32),
         concurrency=concurrency,
     )
+
+
+def with_prefixes(requests: Requests, prompts: int, block_tokens: int = 32, seed: int = 0) -> Requests:
+    """The same stream, every request behind one of a few system prompts of 2 to 12 blocks, which its prompt holds."""
+    rng = np.random.default_rng(seed)
+    which = rng.integers(0, prompts, len(requests))
+    blocks = []
+    for request, (choice, tokens) in enumerate(zip(which, requests.prompt_tokens, strict=True)):
+        shared = np.arange(2 + choice % 11) + 1000 * choice
+        own = 10**6 + 1000 * request + np.arange(-(-int(tokens) // block_tokens))
+        blocks.append(np.concatenate((shared, own[len(shared) :]))[: len(own)].astype(np.int64))
+    return replace(requests, block_ids=tuple(blocks), block_tokens=block_tokens)

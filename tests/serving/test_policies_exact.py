@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -14,7 +16,7 @@ from sim.serving.prefill_first import PrefillFirst, StaticBatch
 from sim.speculation.batch_length import DisableAbove, MostTokens, TableByBatch
 from sim.speculation.cascade import Cascade
 from sim.speculation.request_length import Oracle, StepUpDown
-from tests.serving.engine import Deployment, stream
+from tests.serving.engine import Deployment, stream, with_prefixes
 from tests.serving.test_exact_blocks import ROOMY, TIGHT, check
 
 LENGTHS = {
@@ -59,6 +61,24 @@ def test_schedulers(scheduler, drafts, ahead, concurrency):
         check(Deployment(scheduler=scheduler, drafts=drafts, ahead=ahead, kv=kv, max_seqs=16, budget=1024), requests)
 
 
+@pytest.mark.parametrize("ahead", [0, 1])
+@pytest.mark.parametrize("drafts", [0, 3])
+@pytest.mark.parametrize("scheduler", [ChunkedPrefill, PrefillFirst])
+@pytest.mark.parametrize("kv", [ROOMY, KvLayout(260, 16)], ids=["roomy", "tight"])
+def test_prefix_caching(kv, scheduler, drafts, ahead):
+    """Shared prompts; and, last, requests that share nothing, where a preempted one finds its own blocks again."""
+    requests = with_prefixes(stream(150, 30.0), 4)
+    deployment = Deployment(scheduler=scheduler, drafts=drafts, ahead=ahead, kv=kv, prefix=True, max_seqs=24)
+    slow = check(deployment, requests)
+    without = replace(deployment, prefix=False).fast(requests)
+    assert deployment.fast(requests).finish != without.finish
+    if kv is not ROOMY:
+        assert sum(slow["preemptions"]) > 0
+        own = replace(deployment, kv=TIGHT)
+        assert sum(check(own, stream(150, 30.0))["preemptions"]) > 0
+        assert sum(own.fast(stream(150, 30.0)).hit_tokens) > 0
+
+
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     seed=st.integers(0, 2**32 - 1),
@@ -73,16 +93,18 @@ def test_schedulers(scheduler, drafts, ahead, concurrency):
     budget=st.integers(256, 2048),
     lookahead=st.integers(0, 6),
     concurrency=st.sampled_from([0, 0, 1, 5, 40]),
+    prefixes=st.integers(-1, 4),
     cap=st.integers(1, 64),
 )
 def test_anything(
-    seed, n, rate, alpha, length, ahead, scheduler, blocks, max_seqs, budget, lookahead, concurrency, cap
+    seed, n, rate, alpha, length, ahead, scheduler, blocks, max_seqs, budget, lookahead, concurrency, prefixes, cap
 ):
     requests = stream(n, rate, seed=seed, prompt=200, output=40, concurrency=concurrency)
     requests.prompt_tokens[:] = np.minimum(requests.prompt_tokens, blocks * 16 - 332)
     requests.output_tokens[:] = np.minimum(requests.output_tokens, 250)
+    requests = with_prefixes(requests, prefixes, seed=seed) if prefixes > 0 else requests
     deployment = Deployment(
-        rate=alpha, length=length, ahead=ahead, scheduler=scheduler, max_seqs=max_seqs, budget=budget, seed=seed,
-        kv=KvLayout(blocks, 16, lookahead_tokens=lookahead),
+        prefix=bool(prefixes), rate=alpha, length=length, ahead=ahead, scheduler=scheduler, max_seqs=max_seqs,
+        budget=budget, seed=seed, kv=KvLayout(blocks, 16, lookahead_tokens=lookahead),
     )  # fmt: skip
     check(deployment, requests, caps=(1, cap, 4096))

@@ -17,17 +17,10 @@ from sim.calibration.checks import Trace, concat, frame, sift
 from sim.calibration.importers.aiconfigurator_collectives import custom_allreduce, deepep, moe_a2a, nccl
 from sim.calibration.importers.aiconfigurator_experts import experts, implausible
 from sim.calibration.importers.aiconfigurator_tables import Columns, dtypes, latency
-from sim.calibration.importers.words import translated
+from sim.calibration.importers.words import gpu_name
 
 if TYPE_CHECKING:
     import pandas as pd
-
-GPUS = {
-    "NVIDIA A100-SXM4-80GB": "a100_80gb_sxm",
-    "NVIDIA H100 80GB HBM3": "h100_sxm",
-    "NVIDIA H200": "h200_sxm",
-    "NVIDIA L40S": "l40s",
-}
 
 
 def read_tables(paths: Iterable[Path]) -> Trace:
@@ -43,13 +36,17 @@ def read_table(path: Path) -> Trace:
         ValueError: a table, a column or a word that is not known here; the message names the file.
     """
     import pandas as pd
+    import pyarrow as pa
 
     if not path.is_file():
         raise FileNotFoundError(f"no table {path}")
     reader = READERS.get(path.stem)
     if reader is None:
         raise ValueError(f"{path}: no importer for a table of that name; known: {', '.join(READERS)}")
-    table = pd.read_parquet(path, partitioning=None)
+    try:
+        table = pd.read_parquet(path, partitioning=None)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ValueError(f"{path}: not a Parquet file: {str(error).splitlines()[0]}") from error
     source = "/".join(path.parts[-5:])
     try:
         parts = [frame(len(table), {**_common(table, source), **columns}) for columns in reader(table)]
@@ -64,7 +61,7 @@ def read_table(path: Path) -> Trace:
 def _common(table: pd.DataFrame, source: str) -> Columns:
     engine = table["framework"].str.lower()
     return {
-        "gpu": translated(table["device"], GPUS),
+        "gpu": table["device"].map({device: gpu_name(device) for device in table["device"].unique()}),
         "engine": engine,
         "engine_version": table["version"],
         "kernels": table["kernel_source"],

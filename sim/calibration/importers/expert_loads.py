@@ -33,21 +33,34 @@ class RankLoad:
     routed_tokens: NDArray[np.float64]
 
 
-def balanced_load(tokens: NDArray[np.int64], experts: int, per_token: int, ranks: int) -> RankLoad:
-    """Load of rank 0 of `ranks` when `tokens` are dealt out in turn."""
+def balanced_load(
+    tokens: NDArray[np.int64], experts: int, per_token: int, ranks: int, *, in_bf16: bool = False
+) -> RankLoad:
+    """Load of rank 0 of `ranks` when `tokens` are dealt out in turn.
+
+    `in_bf16`: fewer tokens than strides are spread by a division whose result bf16 rounds, so that above expert 256
+    neighbouring tokens fall on the same expert (512 experts, top-10, 48 tokens: 361 experts hit, not 473).
+    """
     local = experts // ranks
     stride = -(-experts // per_token)
     slots = np.arange(per_token) * stride
     distinct, pairs = np.empty(len(tokens)), np.empty(len(tokens))
     for i, count in enumerate(tokens.tolist()):
         if count < stride:
-            first = np.arange(count) * stride // count
-            loads = np.bincount(((first[:, None] + slots) % experts).ravel(), minlength=experts)
+            spread = (np.arange(count) * stride / count).astype(np.float32)[:, None]
+            places = _bf16(_bf16(spread) + slots) if in_bf16 else spread + slots
+            loads = np.bincount((places % experts).astype(np.int64).ravel(), minlength=experts)
         else:
             rest = (np.arange(count % experts)[:, None] + slots) % experts
             loads = np.bincount(rest.ravel(), minlength=experts) + count // experts * per_token
         distinct[i], pairs[i] = np.count_nonzero(loads[:local]), loads[:local].sum()
     return RankLoad(distinct, pairs)
+
+
+def _bf16(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The nearest bf16 numbers, ties to even."""
+    bits = np.asarray(values, np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)).view(np.float32)
 
 
 @lru_cache(maxsize=4096)
@@ -124,7 +137,8 @@ def _in_turn(amount: _Ints, room: _Ints) -> _Ints:
     dealt: _Ints = np.minimum(level[..., None], room).astype(np.int32)
     rest = amount - dealt.sum(-1)
     open_ranks = room > level[..., None]
-    return dealt + (open_ranks & (np.cumsum(open_ranks, axis=-1) <= rest[..., None])).astype(np.int32)
+    one_more: _Ints = (open_ranks & (np.cumsum(open_ranks, axis=-1) <= rest[..., None])).astype(np.int32)
+    return dealt + one_more
 
 
 def _raise_lowest(loads: _Ints, amount: _Ints) -> _Ints:

@@ -43,7 +43,11 @@ class Acceptance(ABC):
         """Refuse, with a ValueError, a stream that this acceptance has no answer for."""
 
     def mean_accepted(self, drafts: int) -> float:
-        """Expected accepted tokens of a round with `drafts` drafts: the sum of the survival probabilities."""
+        """Expected accepted tokens of a round with `drafts` drafts, over the rounds of long outputs.
+
+        The sum of the survival probabilities where positions are alike. Where they are not, rounds are denser at
+        positions that accept little, so it is less: what an engine reports, not the mean over positions.
+        """
         return float(self.survival(drafts).sum())
 
 

@@ -18,8 +18,8 @@ class RatePerGroup(Acceptance):
 
     Attributes:
         rates: group name -> conditional rate at depth 1, 2, ...
-        shares: group name -> share of the positions, for the mean over all of them; {} takes equal shares. The draws
-            do not depend on it: there the stream says which request is of which group.
+        shares: group name -> share of the output tokens, for means over all groups; {} takes equal shares. The draws do
+            not depend on it: there the stream says which request is of which group.
     """
 
     rates: dict[str, list[float]]
@@ -40,9 +40,15 @@ class RatePerGroup(Acceptance):
 
     def survival(self, depth: int) -> NDArray[np.float64]:
         """The mean of the groups' curves, weighted by their shares."""
-        shares = self.shares or dict.fromkeys(self.rates, 1.0 / len(self.rates))
+        shares = self._shares()
         mean: NDArray[np.float64] = np.sum([share * self._curve(name, depth) for name, share in shares.items()], axis=0)
         return mean
+
+    def mean_accepted(self, drafts: int) -> float:
+        """Tokens over rounds: each group takes its share of the tokens in rounds of its own length."""
+        shares = self._shares()
+        rounds = sum(share / (1.0 + self._curve(name, drafts).sum()) for name, share in shares.items())
+        return float(1.0 / rounds - 1.0)
 
     def check(self, requests: Requests) -> None:
         """Every group of the stream that holds a request must have rates."""
@@ -72,6 +78,9 @@ class RatePerGroup(Acceptance):
         for j in range(depth):
             depths += u < curves[group, j]
         return depths
+
+    def _shares(self) -> dict[str, float]:
+        return self.shares or dict.fromkeys(self.rates, 1.0 / len(self.rates))
 
     def _curve(self, group: str, depth: int) -> NDArray[np.float64]:
         return np.multiply.accumulate(padded(self.rates.get(group, []), depth))

@@ -56,6 +56,18 @@ class Recorded(Acceptance):
         flat, _ = self._read(depth)
         return np.array([np.mean(flat >= j) for j in range(1, depth + 1)])
 
+    def mean_accepted(self, drafts: int) -> float:
+        """Of the rounds that `drafts` drafts per round would take through the recordings, to their ends."""
+        flat, bounds = self._read(drafts)
+        accepted, ends = np.minimum(flat, drafts).tolist(), bounds[1:].tolist()
+        rounds = total = 0
+        for start, end in zip(bounds[:-1].tolist(), ends, strict=True):
+            at = start + 1
+            while at < end:
+                rounds, total = rounds + 1, total + accepted[at]
+                at += accepted[at] + 1
+        return total / rounds if rounds else 0.0
+
     def check(self, requests: Requests) -> None:
         """Every request must be recorded to the end of its output, and none may have been dropped."""
         if requests.dropped:
@@ -89,9 +101,16 @@ class Recorded(Acceptance):
         if ids is None:
             raise ValueError("recorded depths need the rows of the requests in the stream")
         flat, bounds = self._read(depth)
+        if np.any(np.asarray(ids) >= len(bounds) - 1):
+            raise ValueError(f"{self.path}: must hold every request of the workload, got {len(bounds) - 1}")
         where = bounds[ids] + positions
-        if np.any(where >= bounds[np.asarray(ids) + 1]):
-            raise ValueError(f"{self.path}: a position lies beyond the recording; check the stream first")
+        beyond = where >= bounds[np.asarray(ids) + 1]
+        if np.any(beyond):
+            row = int(np.broadcast_to(ids, beyond.shape)[beyond].flat[0])
+            raise ValueError(
+                f"{self.path}: the recording of request {row} must be as long as its output, got "
+                f"{bounds[row + 1] - bounds[row]} depths"
+            )
         depths: Depths = np.minimum(flat[where], depth)
         return depths
 

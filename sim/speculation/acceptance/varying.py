@@ -51,6 +51,15 @@ class BetaRate(Acceptance):
         moments = (self.mean * self.concentration + steps) / (self.concentration + steps)
         return np.multiply.accumulate(moments)
 
+    def mean_accepted(self, drafts: int) -> float:
+        """Of one output: tokens over rounds, where a request of rate a takes a round per 1 + a + ... + a^drafts tokens.
+
+        Exact for rates that belong to requests of one length, and for drift that is slow against a round.
+        """
+        span, rates = _beta_quantiles(self.mean, self.concentration)
+        tokens = np.power.outer(rates, np.arange(drafts + 1)).sum(axis=1)
+        return float(1.0 / np.average(1.0 / tokens, weights=np.exp(-0.5 * span**2)) - 1.0)
+
     def depths(
         self,
         request_keys: Keys,

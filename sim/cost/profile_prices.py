@@ -1,0 +1,160 @@
+"""Step times from a layer profile: measured kernels of this very model, GPU and engine, interpolated.
+
+A cost model in its own right beside `StepCost`: nothing is fitted, so it prices what was profiled and nothing else.
+Query tokens are padded to the engine's CUDA-graph sizes; decodes beside a prompt are looked up together with it; of
+several prompts in a step one is looked up with the decodes, the others alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+
+from sim.cost.host import Engine
+from sim.cost.lines import TICKS_PER_S, Lines, cell_bounds, ticks_list
+from sim.cost.profile import LayerProfile
+from sim.cost.profile_attention import Floats, segment
+
+
+def no_lead(sequences: int) -> float:
+    """Every context of a batch is as long as the mean."""
+    return 0.0
+
+
+class ProfilePrices:
+    """What a rank asks: step times in ticks, without speculative decoding.
+
+    Args:
+        profile: the model's kernel times.
+        engine: graph sizes, launches and host time.
+        layers: decoder layers, for launches.
+        most_tokens: most query tokens of a step (`scheduler.max_batched_tokens`).
+        most_context_tokens: most cached tokens of a batch (the KV pool).
+        kernel_scale: kernel time of the run over that of the profile, where it was calibrated; 1 otherwise.
+        lead_tokens: by how much the longest context of so many decoding sequences exceeds their mean. A rank knows
+            their sum alone, so this comes from the workload.
+
+    Raises:
+        ValueError: a scale that is not positive.
+    """
+
+    def __init__(
+        self,
+        profile: LayerProfile,
+        engine: Engine,
+        layers: int,
+        most_tokens: int,
+        most_context_tokens: int,
+        kernel_scale: float = 1.0,
+        lead_tokens: Callable[[int], float] = no_lead,
+    ) -> None:
+        if not kernel_scale > 0:
+            raise ValueError(f"kernel_scale must be > 0, got {kernel_scale}")
+        self._profile = profile
+        self._engine = engine
+        self._layers = layers
+        self._scale = kernel_scale
+        self._lead_tokens = cache(lead_tokens)
+        self._bounds = cell_bounds(most_context_tokens)
+        tokens = np.arange(most_tokens + 1)
+        kernels = kernel_scale * TICKS_PER_S
+        self._tokens: list[float] = (profile.token_s(engine.padded_tokens(tokens)) * kernels).tolist()
+        self._rows: list[float] = (profile.row_s(tokens) * kernels * (tokens > 0)).tolist()
+        self._host = ticks_list(engine.step_host_s + engine.sequence_host_s * tokens.astype(np.float64))
+        self._launch = ticks_list(engine.launch_s(layers, tokens, np.zeros_like(tokens), full_graph=False))
+        grid = profile.attention
+        self._axes: tuple[list[float], list[float], list[float]] = (
+            grid.chunk.tolist(), grid.history.tolist(), grid.context.tolist(),
+        )  # fmt: skip
+        self.decode = cache(self._tabulate_decode)
+        self._beside = cache(self._tabulate_beside)
+
+    def mixed(
+        self,
+        drafts: int,
+        sequences: int,
+        context_tokens: int,
+        chunks: int,
+        new_tokens: int,
+        history_tokens: int,
+        pairs: int,
+        completed: int,
+    ) -> int:
+        """One step with prefill, in ticks; arguments as in `StepShape`.
+
+        Chunks of different sizes count as equal ones with the same tokens and the same query-key pairs: as many as the
+        tokens fill, and not a whole number of them.
+        """
+        _refuse_drafts(drafts)
+        history = history_tokens / chunks
+        size = min(max(2.0 * (pairs / new_tokens - history) - 1.0, new_tokens / chunks), float(new_tokens))
+        attention = self._attention(sequences, size, history, context_tokens / sequences if sequences else 0.0)
+        others = new_tokens / size - 1.0
+        if others > 0.0:
+            attention += others * self._attention(0, size, history, 0.0)
+        tokens = sequences + new_tokens
+        kernels = self._tokens[tokens] + self._rows[sequences + completed] + attention
+        return max(round(kernels), self._launch[tokens]) + self._host[sequences + chunks]
+
+    def ragged(self, sequences: int, at_least: tuple[int, ...], context_tokens: int) -> int:
+        """Refused: a profile has no attention over drafts."""
+        _refuse_drafts(len(at_least))
+        return self.decode(sequences, 0).at(context_tokens)
+
+    def ragged_mixed(
+        self,
+        at_least: tuple[int, ...],
+        sequences: int,
+        context_tokens: int,
+        chunks: int,
+        new_tokens: int,
+        history_tokens: int,
+        pairs: int,
+        completed: int,
+    ) -> int:
+        """Refused like `ragged`."""
+        moments = (sequences, context_tokens, chunks, new_tokens, history_tokens, pairs, completed)
+        return self.mixed(len(at_least), *moments)
+
+    def _attention(self, sequences: int, chunk: float, history: float, context: float) -> float:
+        """Ticks of attention over one chunk and the decodes beside it, trilinear in the table of this batch."""
+        table = self._beside(sequences)
+        i, x = segment(self._axes[0], chunk)
+        j, y = segment(self._axes[1], history)
+        k, z = segment(self._axes[2], context)
+        low, high = table[i], table[i + 1]
+        a, b, c, d = low[j], low[j + 1], high[j], high[j + 1]
+        z0 = 1.0 - z
+        return (1.0 - x) * ((1.0 - y) * (a[k] * z0 + a[k + 1] * z) + y * (b[k] * z0 + b[k + 1] * z)) + x * (
+            (1.0 - y) * (c[k] * z0 + c[k + 1] * z) + y * (d[k] * z0 + d[k + 1] * z)
+        )
+
+    def _tabulate_beside(self, sequences: int) -> list[list[list[float]]]:
+        seconds = self._profile.attention.beside(sequences)
+        seconds = seconds + float(self._profile.mixed_straggler_s(sequences)) * self._lead_tokens(sequences)
+        table: list[list[list[float]]] = (seconds * self._scale * TICKS_PER_S).tolist()
+        return table
+
+    def _tabulate_decode(self, sequences: int, drafts: int) -> Lines:
+        _refuse_drafts(drafts)
+        engine, profile = self._engine, self._profile
+        fixed = (self._tokens[sequences] + self._rows[sequences]) / TICKS_PER_S
+        lead = self._lead_tokens(sequences)
+        padded = int(np.asarray(engine.padded_tokens(sequences)))
+        launch_s = engine.launch_s(self._layers, sequences, 1, engine.full_graph)
+        host_s = self._host[sequences] / TICKS_PER_S
+
+        def seconds(context: np.ndarray) -> Floats:
+            mean = np.asarray(context / sequences)
+            uniform = profile.attention.decode_s(sequences, mean)
+            attention = profile.straggled_s(sequences, padded, uniform, mean, lead)
+            return np.maximum(fixed + self._scale * attention, launch_s) + host_s
+
+        return Lines.through(self._bounds, seconds)
+
+
+def _refuse_drafts(drafts: int) -> None:
+    if drafts:
+        raise ValueError(f"a layer profile prices no speculation, got {drafts} drafts; take cost=fitted or turn SD off")

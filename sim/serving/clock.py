@@ -1,0 +1,83 @@
+"""The clock: simulated time in whole ticks, and what comes first at one instant.
+
+At one tick, and never in order of insertion: replicas die and come back, clients give up, requests arrive by schedule,
+requests arrive that follow others or are sent again, steps end, requests are sent that these ends set free, plans are
+made. Requests that come together are taken in order of their number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+
+import simpy
+from simpy.events import Event, EventPriority
+
+__all__ = [
+    "ARRIVAL",
+    "CANCEL",
+    "FAILURE",
+    "PLAN",
+    "RETURN",
+    "SEND",
+    "STEP_END",
+    "Clock",
+    "Environment",
+    "Event",
+    "Process",
+    "Timetable",
+    "at",
+]
+
+FAILURE, CANCEL, ARRIVAL, RETURN, STEP_END, SEND, PLAN = range(1, 8)
+
+Environment = simpy.Environment
+Process = Generator[Event, None, None]
+
+
+class Clock(Environment):
+    """Simulated time in whole ticks, and how many events it took."""
+
+    def __init__(self) -> None:
+        super().__init__(initial_time=0)
+
+    @property
+    def events(self) -> int:
+        """Events scheduled so far."""
+        return int(next(self._eid))
+
+
+def at(env: Environment, time: int, priority: int) -> Event:
+    """An event that happens at tick `time`, among those of the same tick in order of `priority`."""
+    event = Event(env)
+    event._ok, event._value = True, None
+    env.schedule(event, EventPriority(priority), time - int(env.now))
+    return event
+
+
+class Timetable:
+    """Requests that something happens to at later ticks.
+
+    Args:
+        env: the clock.
+        priority: the place of that within a tick.
+        happen: called with each request.
+    """
+
+    def __init__(self, env: Environment, priority: int, happen: Callable[[int], None]) -> None:
+        self._env, self._priority, self._happen = env, priority, happen
+        self._due: dict[int, list[int]] = {}
+
+    def add(self, time: int, request: int) -> None:
+        """It happens to `request` at tick `time`."""
+        due = self._due.get(time)
+        if due is not None:
+            due.append(request)
+            return
+        self._due[time] = [request]
+        event = at(self._env, time, self._priority)
+        assert event.callbacks is not None
+        event.callbacks.append(self._ring)
+
+    def _ring(self, _: Event) -> None:
+        for request in sorted(self._due.pop(int(self._env.now))):
+            self._happen(request)

@@ -1,0 +1,257 @@
+"""The fleet: replicas behind a router, what they hold, and what becomes of every request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from sim.draws import Keys, derive, key, uniform
+from sim.metrics.record import NOT_YET, Recorder
+from sim.request import SENT_AT_ARRIVAL, Requests
+from sim.serving.clients import Chains, Clients, ClosedLoop, OpenStream
+from sim.serving.clock import CANCEL, FAILURE, RETURN, Environment, Process, Timetable, at
+from sim.serving.failures import Failures, Outage
+from sim.serving.rank import Rank
+from sim.serving.replica import Replica
+from sim.serving.router import Arrival, Router
+from sim.serving.sequence import Sequence
+from sim.serving.ticks import LONGEST_RUN_S, ticks, ticks_array
+
+Spare = Callable[[int], Rank]
+"""Makes a fresh rank for a replica that comes back."""
+
+
+class ReplicaFleet:
+    """Sends every request through the router, and again where its replica died.
+
+    Attributes:
+        loads: requests in each replica.
+        replicas: by number.
+
+    Args:
+        env: the clock.
+        ranks: one per replica.
+        router: chooses among the replicas that are up.
+        requests: the stream.
+        recorder: that of the ranks.
+        seed: of the run.
+        failures: when replicas die; None for never.
+        spare: with `failures`.
+
+    Raises:
+        ValueError: the router reads prefixes where none are cached, or a planned failure names no replica.
+    """
+
+    def __init__(
+        self,
+        env: Environment,
+        ranks: list[Rank],
+        router: Router,
+        requests: Requests,
+        recorder: Recorder,
+        *,
+        seed: int = 0,
+        failures: Failures | None = None,
+        spare: Spare | None = None,
+    ) -> None:
+        router.check(ranks)
+        self.loads = [0] * len(ranks)
+        self._env = env
+        self._recorder = recorder
+        self._router = router
+        self._key = key(seed, "router")
+        self._prompt: list[int] = requests.prompt_tokens.tolist()
+        self._output: list[int] = requests.output_tokens.tolist()
+        self._priority: list[int] | None = requests.priority.tolist() if requests.priority is not None else None
+        self._routed = 0
+        self._left = len(requests)
+        self._returns = Timetable(env, RETURN, self.send)
+        self._clients = self._make_clients(requests)
+        self._patience = _patience(requests)
+        self._cancels = Timetable(env, CANCEL, self._cancel)
+        self._places: dict[int, tuple[int, Sequence]] = {}
+        self._stranded: list[int] = []
+        self._up: list[int] | None = None
+        self._failures = failures
+        self._emitted: dict[int, int] = {}
+        self._watched = self._clients.wait or self._patience is not None or failures is not None
+        self.replicas = [
+            Replica(
+                env, number, rank, recorder,
+                settle=self._clients.answer_at_once, counts_tokens=router.counts_tokens,
+            )
+            for number, rank in enumerate(ranks)
+        ]  # fmt: skip
+        for replica in self.replicas:
+            env.process(replica.run(self))
+        env.process(self._clients.run())
+        if failures is not None:
+            assert spare is not None, "a replica that comes back needs a rank"
+            failures.check(len(ranks))
+            self._up = list(range(len(ranks)))
+            for number in self._up:
+                env.process(self._fail(number, failures, spare, key(seed, "failures")))
+
+    @property
+    def unanswered(self) -> list[int]:
+        """Requests that were sent and wait for a replica to come up."""
+        return self._stranded
+
+    def load_at(self, time: int) -> list[int]:
+        """Requests in each replica that is up; exact at any instant, since finishes are events."""
+        return self.loads if self._up is None else [self.loads[number] for number in self._up]
+
+    def tokens_at(self, time: int) -> list[int]:
+        """Prompt tokens and tokens out so far of the requests in each replica that is up."""
+        return [replica.tokens_at(time) for replica in self._candidates()]
+
+    def prefix_hits_at(self, time: int, sequence: Sequence) -> list[int]:
+        """Tokens of `sequence` whose KV each replica that is up has."""
+        return [replica.prefix_hit_at(time, sequence) for replica in self._candidates()]
+
+    def draws(self, arrival: Arrival, count: int) -> list[float]:
+        """Uniform numbers in [0, 1) of this arrival alone."""
+        own = derive(derive(self._key, arrival.sequence.request), arrival.attempt)
+        numbers: list[float] = uniform(derive(own, np.arange(count))).tolist()
+        return numbers
+
+    def send(self, request: int) -> None:
+        """`request` arrives now: for the first time, or again."""
+        self._send(request, int(self._env.now))
+
+    def send_freed(self, request: int) -> None:
+        """`request` arrives now, and the steps that end now have ended."""
+        self._send(request, int(self._env.now) + 1)
+
+    def finished(self, number: int, requests: list[int]) -> None:
+        """`requests` of replica `number` finished now."""
+        self.loads[number] -= len(requests)
+        if self._router.counts_tokens:
+            self.replicas[number].tokens -= sum(self._prompt[r] + self._output[r] for r in requests)
+        if self._watched:
+            self._end(requests)
+
+    def left(self, number: int, sequences: list[Sequence], emitted: list[int]) -> None:
+        """`sequences` of replica `number`, whose clients gave up, leave it now, with `emitted` tokens out of each."""
+        self.loads[number] -= len(sequences)
+        for sequence, tokens in zip(sequences, emitted, strict=True):
+            self._recorder.wasted[sequence.request] += tokens
+            self.replicas[number].tokens -= sequence.prompt_tokens + tokens
+
+    def _make_clients(self, requests: Requests) -> Clients:
+        if requests.concurrency:
+            return ClosedLoop(self._env, requests, self)
+        if requests.after is not None and bool((requests.after != SENT_AT_ARRIVAL).any()):
+            return Chains(self._env, requests, self, self._returns)
+        return OpenStream(self._env, requests, self)
+
+    def _candidates(self) -> list[Replica]:
+        return self.replicas if self._up is None else [self.replicas[number] for number in self._up]
+
+    def _send(self, request: int, time: int) -> None:
+        recorder = self._recorder
+        sequence = Sequence(request, self._prompt[request], self._output[request])
+        if self._priority is not None:
+            sequence.priority = self._priority[request]
+        if recorder.arrival[request] == NOT_YET:
+            now = int(self._env.now)
+            recorder.arrival[request] = now
+            if self._patience is not None and self._patience[request]:
+                self._cancels.add(now + self._patience[request], request)
+        elif recorder.cancelled[request] != NOT_YET:
+            return
+        else:
+            sequence.emitted = self._emitted.pop(request, 0)
+        self._route(sequence, time)
+
+    def _route(self, sequence: Sequence, time: int) -> None:
+        request, up = sequence.request, self._up
+        if up is not None and not up:
+            self._emitted[request] = sequence.emitted
+            self._stranded.append(request)
+            return
+        chosen = self._router.choose(Arrival(self._routed, sequence, self._recorder.retries[request], time), self)
+        number = chosen if up is None else up[chosen]
+        self._routed += 1
+        self.loads[number] += 1
+        if self._watched:
+            self._places[request] = (number, sequence)
+        self.replicas[number].receive(sequence)
+
+    def _end(self, requests: list[int]) -> None:
+        """`requests` ended now, one way or another."""
+        self._left -= len(requests)
+        for request in requests:
+            self._places.pop(request, None)
+        self._clients.ended(requests, int(self._env.now))
+
+    def _cancel(self, request: int) -> None:
+        """The client of `request` gives up now, unless it has ended."""
+        recorder = self._recorder
+        if recorder.finish[request] != NOT_YET or recorder.lost[request] != NOT_YET:
+            return
+        recorder.cancelled[request] = int(self._env.now)
+        if request in self._places:
+            number, sequence = self._places[request]
+            recorder.replica[request] = number
+            if self.replicas[number].withdraw(sequence):
+                self.left(number, [sequence], [sequence.emitted])
+        else:
+            recorder.wasted[request] += self._emitted.pop(request, 0)
+            if request in self._stranded:
+                self._stranded.remove(request)
+        self._end([request])
+
+    def _fail(self, number: int, failures: Failures, spare: Spare, run: Keys) -> Process:
+        """The process of replica `number`'s outages, while there is anything left to serve."""
+        for outage in failures.outages(number, run):
+            yield at(self._env, outage.dies, FAILURE)
+            if not self._left:
+                return
+            self._die(number, failures, spare(number), outage)
+            if outage.back is None:
+                return
+            yield at(self._env, outage.back, FAILURE)
+            self._come_back(number)
+
+    def _die(self, number: int, failures: Failures, successor: Rank, outage: Outage) -> None:
+        assert self._up is not None
+        self._up.remove(number)
+        self._recorder.outages.append((number, outage.dies, NOT_YET if outage.back is None else outage.back))
+        again = outage.dies + ticks(failures.retry_after_s)
+        for sequence in self.replicas[number].die(successor):
+            request = sequence.request
+            if self._recorder.cancelled[request] != NOT_YET:
+                self._recorder.wasted[request] += sequence.emitted
+                continue
+            del self._places[request]
+            if self._recorder.retries[request] < failures.most_retries:
+                self._recorder.retries[request] += 1
+                if failures.keep_tokens:
+                    self._emitted[request] = sequence.emitted
+                else:
+                    self._recorder.wasted[request] += sequence.emitted
+                self._returns.add(again, request)
+                continue
+            self._recorder.lost[request] = outage.dies
+            self._recorder.wasted[request] += sequence.emitted
+            self._end([request])
+        self.loads[number] = 0
+
+    def _come_back(self, number: int) -> None:
+        assert self._up is not None
+        self._up = sorted([*self._up, number])
+        stranded, self._stranded = self._stranded, []
+        for request in stranded:
+            self._returns.add(int(self._env.now), request)
+
+
+def _patience(requests: Requests) -> list[int] | None:
+    """Ticks after which each client gives up, 0 for never; None where none ever does."""
+    if requests.cancel_s is None or not np.isfinite(requests.cancel_s).any():
+        return None
+    finite = np.isfinite(requests.cancel_s)
+    waits = np.maximum(ticks_array(np.where(finite, requests.cancel_s, LONGEST_RUN_S)), 1)
+    patience: list[int] = np.where(finite, waits, 0).tolist()
+    return patience

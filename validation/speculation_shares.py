@@ -1,0 +1,2 @@
+def checks(engine):
+    return []
