@@ -17,7 +17,7 @@ from sim.catalogue import load_model
 from sim.config import Experiment
 from sim.cost.host import Engine
 from sim.cost.pricing import Analytic, Auto, CostModel, Fitted, Table
-from sim.cost.routing import Routing, Uniform
+from sim.cost.routing import Histogram, PowerLaw, Routing, TrainedGate, Uniform
 from sim.data import data_dir
 from sim.files import write_whole
 from sim.hardware import Cluster, resolve
@@ -83,7 +83,7 @@ OPTIONS: dict[str, tuple[type, ...]] = {
         IterationLevel,
     ),
     "router": (LeastRequests, RoundRobin),
-    "routing": (Uniform,),
+    "routing": (Uniform, PowerLaw, TrainedGate, Histogram),
     "cost": (Auto, Fitted, Table, Analytic),
     "speculation/drafter": (DraftModel, Eagle, Mtp, NGram, Medusa, ParallelDraft),
     "speculation/length": (Fixed, TableByBatch, DisableAbove, MostTokens, Cascade, StepUpDown, Oracle),

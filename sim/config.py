@@ -54,6 +54,11 @@ class Experiment:
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed must lie in [0, 2^63), got {self.seed}")
+        if self.routing.redundant_experts and not self.cluster.expert_parallel:
+            raise ValueError(
+                f"routing.redundant_experts has no effect without cluster.expert_parallel, got "
+                f"{self.routing.redundant_experts}; set it to 0"
+            )
         speculation = self.speculation
         self.scheduler.check(1 if speculation is None else speculation.drafter.verify_tokens(self.drafts))
 

@@ -1,8 +1,8 @@
 """Step times in the seconds of a recorded run in which it only decoded: tokens that came against tokens priced.
 
-The batch of every instant is rebuilt from the requests' first and last tokens: while nothing waits, each of them emits one
-token per step, so its context follows from the steps until its last token. Seconds are used where the record shows no
-prefill and nobody waiting (nobody preempted, that is).
+The batch of every instant is rebuilt from the requests' first and last tokens: while nothing waits, each of them emits
+one token per step, so its context follows from the steps until its last token. Seconds are used where the record shows
+no prefill and nobody waiting (nobody preempted, that is).
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.cost.profile import LayerProfile
-from sim.cost.profile_prices import ProfilePrices
 from sim.cost.host import Engine
 from sim.cost.lines import TICKS_PER_S
+from sim.cost.profile import LayerProfile
+from sim.cost.profile_prices import ProfilePrices
 from validation.vllm_runs import Run
 
 INSTANTS = 20
@@ -35,9 +35,7 @@ class Window:
     rel_error: float
 
 
-def windows(
-    run: Run, prices: ProfilePrices, profile: LayerProfile, engine: Engine, scale: float = 1.0
-) -> list[Window]:
+def windows(run: Run, prices: ProfilePrices, profile: LayerProfile, engine: Engine, scale: float = 1.0) -> list[Window]:
     """Every second with pure decoding.
 
     Args:
@@ -48,7 +46,7 @@ def windows(
         scale: of their kernels.
     """
     series, offset = run.series, clock_offset_s(run)
-    ends = np.arange(1, len(series.running) + 1) - offset
+    ends = np.arange(1, len(series.running) + 1).astype(np.float64) - offset
     quiet = (series.waiting == 0) & (np.concatenate(([1.0], series.waiting[:-1])) == 0)
     pure = np.flatnonzero((series.prompt_tokens == 0) & (series.generated_tokens > 0) & quiet & (series.running > 0))
     steps_done = _steps_done(run, ends)
@@ -94,12 +92,10 @@ def _contexts(run: Run, instant: float, steps_done: Floats, ends: Floats) -> Flo
     seen, requests = run.seen, run.requests
     rows = np.flatnonzero((seen.first_s <= instant) & (instant < seen.last_s))
     left = np.interp(seen.last_s[rows], ends, steps_done) - np.interp(instant, ends, steps_done)
-    return requests.prompt_tokens[rows] + np.maximum(requests.output_tokens[rows] - left, 0.0)
+    return np.asarray(requests.prompt_tokens[rows] + np.maximum(requests.output_tokens[rows] - left, 0.0))
 
 
-def _step_s(
-    contexts: Floats, prices: ProfilePrices, profile: LayerProfile, engine: Engine, scale: float
-) -> float:
+def _step_s(contexts: Floats, prices: ProfilePrices, profile: LayerProfile, engine: Engine, scale: float) -> float:
     """The price of a step, with the lead that this batch has."""
     if not len(contexts):
         return 1.0

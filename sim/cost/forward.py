@@ -178,7 +178,7 @@ class ForwardCost:
 
     def _experts(self, run: Layers) -> RankExperts:
         tp, ep = (1, self.tensor_parallel) if self.expert_parallel else (self.tensor_parallel, 1)
-        return RankExperts(run.ffn, self.model.hidden, self.model.expert_bytes, tp, ep)
+        return RankExperts(run.ffn, self.model.hidden, self.model.expert_bytes, tp, ep, routing=self.routing)
 
     def _distinct(self, run: Layers, shape: StepShape, tokens: Count) -> Seconds:
         alone = shape.prefill_tokens + (tokens - shape.tokens)

@@ -6,12 +6,13 @@ experts for the routing at hand.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from sim.cost.efficiency import ExpertEfficiency
-from sim.cost.routing import busiest_rank_experts, busiest_rank_rows
+from sim.cost.placement import busiest_rank
+from sim.cost.routing import Routing, Uniform
 from sim.cost.shape import Count, Seconds
 from sim.cost.work import Amount, GroupedGemm, Peaks, Work
 from sim.layers import Ffn
@@ -28,6 +29,7 @@ class RankExperts:
         tensor_parallel: ranks that cut every expert's width.
         expert_parallel: ranks that hold whole experts; the step waits for the busiest.
         skew: how unevenly tokens choose experts, 0 (even) to 1 (the benchmarks' power laws).
+        routing: how tokens choose experts, for the busiest rank.
     """
 
     ffn: Ffn
@@ -36,6 +38,7 @@ class RankExperts:
     tensor_parallel: int = 1
     expert_parallel: int = 1
     skew: float = 0.0
+    routing: Routing = field(default_factory=Uniform)
 
     def grouped(self, distinct: Amount, tokens: Count) -> GroupedGemm:
         """What the rank computes.
@@ -61,5 +64,6 @@ class RankExperts:
         rows = np.multiply(tokens, float(self.ffn.experts_per_token))
         if self.expert_parallel == 1:
             return distinct, rows
-        loaded = busiest_rank_experts(distinct, self.ffn.experts, self.expert_parallel)
-        return loaded, busiest_rank_rows(rows, self.expert_parallel)
+        ffn = self.ffn
+        loaded, most = busiest_rank(self.routing, ffn.experts, ffn.experts_per_token, self.expert_parallel, tokens)
+        return np.minimum(loaded, distinct), most

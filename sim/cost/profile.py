@@ -1,4 +1,4 @@
-"""A layer profile: the kernel times of one model's layers on one GPU, as an engine's own layer-wise profiler saw them."""
+"""A layer profile: kernel times of one model's layers on one GPU, as an engine's own layer-wise profiler saw them."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ ONCE = ("embedding", "final_layernorm")
 
 TWICE = ("layernorm",)
 
+GRID_OPS = ("attention_prefill", "attention_decode", "attention_mixed")
 TOKEN_OPS = ("gemm", "norm", "rope", "activation", "embedding")
 FEW_LONG = 0.125
 """Share of long sequences up to which a skewed batch counts as one with stragglers."""
@@ -30,8 +31,8 @@ FIRST_LEAD_TOKENS = 1000
 
 SPLIT_BELOW = 0.8
 BLOCKS_PER_SM = 2
-"""FlashAttention 2 cuts the cache of a sequence only while sequences x KV heads are below this share of the thread blocks
-that fit on the GPU (`num_splits_heuristic`, called with twice the SMs)."""
+"""FlashAttention 2 cuts the cache of a sequence only while sequences x KV heads are below this share of the thread
+blocks that fit on the GPU (`num_splits_heuristic`, called with twice the SMs)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -106,11 +107,11 @@ class LayerProfile:
             ValueError: rows of several deployments or models, or a table that is missing or too small.
         """
         for name in ("gpu", "model", "tensor_parallel"):
-            values = rows[name].dropna().unique() if name in rows else []
+            values = rows[name].dropna().unique().tolist()
             if len(values) > 1:
                 raise ValueError(f"a layer profile is of one {name}, got {', '.join(map(str, values))}")
         pure, mixed = (_stragglers(rows, layers, beside=beside) for beside in (False, True))
-        grid = rows[rows["op"].isin(("attention_prefill", "attention_decode", "attention_mixed")) & rows["layer"].isna()]
+        grid = rows[rows["op"].isin(GRID_OPS) & rows["layer"].isna()]
         uncut = _uncut_from(rows)
         return cls(
             token_s=_token_curve(rows, layers, routing),
@@ -148,10 +149,9 @@ def _moe_block(rows: pd.DataFrame, routing: Routing | None) -> Curve:
     for tokens, part in rows.groupby("tokens"):
         count = int(str(tokens))
         hit = routing.distinct(int(part["experts"].iloc[0]), int(part["experts_per_token"].iloc[0]), 0, 1, count)
-        part = part.sort_values("distinct_experts")
-        known = part["distinct_experts"].to_numpy(np.float64)
+        known = part.sort_values("distinct_experts")[["distinct_experts", "latency_s"]].to_numpy(np.float64)
         knots.append(float(count))
-        seconds.append(float(np.interp(hit, known, part["latency_s"].to_numpy(np.float64))))
+        seconds.append(float(np.interp(hit, known[:, 0], known[:, 1])))
     return Curve(np.array(knots), np.array(seconds))
 
 

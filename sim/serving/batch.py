@@ -29,7 +29,9 @@ class Batch:
         self.ledger = Ledger(most_drafts)
         self.most_blocks = 0
         self._trailing_rounds = trailing_rounds
-        self._ends: list[tuple[int, int]] = []
+        self._joins = 0
+        self._place: dict[int, int] = {}
+        self._ends: list[tuple[int, int, int]] = []
 
     def __len__(self) -> int:
         return len(self.sequences)
@@ -50,9 +52,11 @@ class Batch:
         self.ledger.join(self.step, path)
         self.most_blocks += path.most_blocks
         self.sequences[sequence.request] = sequence
-        heappush(self._ends, (self.step + len(path), sequence.request))
+        self._joins += 1
+        self._place[sequence.request] = self._joins
+        heappush(self._ends, (self.step + len(path), self._joins, sequence.request))
         if self._trailing_rounds:
-            heappush(self._ends, (self.step + len(path) - self._trailing_rounds, sequence.request))
+            heappush(self._ends, (self.step + len(path) - self._trailing_rounds, self._joins, sequence.request))
 
     def leave(self, sequence: Sequence) -> None:
         """`sequence` stops before its end."""
@@ -60,24 +64,24 @@ class Batch:
         assert path is not None
         self.ledger.leave(self.step, path, self.step - sequence.joined)
         self.most_blocks -= path.most_blocks
-        del self.sequences[sequence.request]
+        del self.sequences[sequence.request], self._place[sequence.request]
 
     def next_end(self) -> int:
         """Step before which the next of them finishes or leaves; there must be one."""
         ends = self._ends
-        while ends[0][0] <= self.step or self._stale(*ends[0]):
+        while ends[0][0] <= self.step or self._stale(ends[0][1], ends[0][2]):
             heappop(ends)
         return ends[0][0]
 
     def advance(self, steps: int) -> tuple[list[Sequence], list[Sequence]]:
-        """`steps` rounds are over: who has finished in the last of them, and who leaves."""
+        """`steps` rounds are over: who has finished in the last of them, and who leaves, in order of admission."""
         self.step += steps
         finished: list[Sequence] = []
         left: list[Sequence] = []
         ends = self._ends
         while ends and ends[0][0] <= self.step:
-            step, request = heappop(ends)
-            if self._stale(step, request):
+            step, place, request = heappop(ends)
+            if self._stale(place, request):
                 continue
             sequence = self.sequences[request]
             if not sequence.finished:
@@ -86,13 +90,12 @@ class Batch:
             if step == sequence.ends:
                 path = sequence.path
                 assert path is not None
-                del self.sequences[request]
+                del self.sequences[request], self._place[request]
                 self.ledger.end(step, path)
                 self.most_blocks -= path.most_blocks
                 left.append(sequence)
         return finished, left
 
-    def _stale(self, step: int, request: int) -> bool:
+    def _stale(self, place: int, request: int) -> bool:
         """Whether this entry of the heap belongs to a sequence that left since or took another path."""
-        sequence = self.sequences.get(request)
-        return sequence is None or step not in (sequence.ends, sequence.ends - self._trailing_rounds)
+        return self._place.get(request) != place

@@ -1,4 +1,4 @@
-"""A layer profile of our own making, as rows of a kernel trace: every time follows from a formula, so that sums can be checked."""
+"""A layer profile of our own making, as rows of a kernel trace: every time follows from a formula."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from sim.cost.attention import RankAttention
 from sim.cost.comm import Collectives
 from sim.cost.dense import linears_work
 from sim.cost.moe import RankExperts
-from sim.cost.routing import Uniform, busiest_rank_experts, busiest_rank_rows
+from sim.cost.routing import Uniform
 from sim.cost.shape import StepShape
 from sim.hardware import read_link
 from sim.layers import Ffn
@@ -44,31 +44,6 @@ def test_uniform_routing_takes_width_as_tokens(tokens: int, width: int) -> None:
     distinct = routing.distinct(128, 8, tokens, width, 0)
     assert distinct == routing.distinct(128, 8, tokens * width, 1, 0) == routing.distinct(128, 8, 0, 1, tokens * width)
     assert 8 * (1 - 1e-12) <= distinct <= min(128, 8 * tokens * width) * (1 + 1e-12)
-
-
-@pytest.mark.parametrize("ranks", [2, 4, 8, 64])
-def test_busiest_rank_has_at_least_the_mean_and_at_most_what_it_holds(ranks: int) -> None:
-    distinct = np.linspace(0.0, 128.0, 500)
-    busiest = busiest_rank_experts(distinct, 128, ranks)
-    assert np.all(busiest >= distinct / ranks)
-    assert np.all(busiest <= 128 / ranks)
-    assert np.all(np.diff(busiest) >= -1e-12)
-    rows = np.arange(0.0, 5000.0)
-    share = busiest_rank_rows(rows, ranks)
-    assert np.all((share >= rows / ranks) & (share <= rows))
-    assert np.all(np.diff(share) > 0)
-
-
-@pytest.mark.parametrize("ranks", [4, 8])
-def test_busiest_rank_agrees_with_a_draw(ranks: int) -> None:
-    draws = np.random.default_rng(0)
-    tokens, per_rank = 16, 128 // ranks
-    chosen = np.argsort(draws.random((2000, tokens, 128)), axis=2)[:, :, :8]
-    hit = np.zeros((2000, 128), dtype=bool)
-    np.put_along_axis(hit, chosen.reshape(2000, -1), True, axis=1)
-    largest = hit.reshape(2000, ranks, per_rank).sum(axis=2).max(axis=1).mean()
-    expected = busiest_rank_experts(Uniform().distinct(128, 8, tokens, 1, 0), 128, ranks)
-    assert expected == pytest.approx(largest, rel=0.1)
 
 
 def test_width_1_is_decode_worked_out_by_hand() -> None:

@@ -15,6 +15,7 @@ from sim.request import Requests
 from tests.cost import profile_rows as own
 from validation import vllm
 from validation.vllm_batches import fit_host
+from validation.vllm_replay import Player, statistics, tpot_s
 from validation.vllm_runs import Deployment, Run, Series, Times
 from validation.vllm_windows import clock_offset_s, windows
 
@@ -23,10 +24,10 @@ ENGINE = read_engine("vllm_0_19")
 recorded = pytest.mark.skipif(not (DATA / "llmservingsim/vllm_e2e").is_dir(), reason="needs llmservingsim/vllm_e2e")
 
 
-def player(seen: Times, requests: Requests, series: Series) -> vllm.Player:
+def player(seen: Times, requests: Requests, series: Series) -> Player:
     deployment = Deployment(max_seqs=64, max_batched_tokens=2048, kv_blocks=5000)
     run = Run(gpu="own", requests=requests, deployment=deployment, seen=seen, series=series)
-    return vllm.Player(run, ENGINE, LayerProfile.from_rows(own.rows(skewed=False), own.LAYERS))
+    return Player(run, ENGINE, LayerProfile.from_rows(own.rows(skewed=False), own.LAYERS))
 
 
 def stream(n: int, gap_s: float) -> Requests:
@@ -40,10 +41,11 @@ def stream(n: int, gap_s: float) -> Requests:
 
 
 NO_TIMES = Times(admitted_s=np.zeros(0), first_s=np.zeros(0), last_s=np.zeros(0))
-NO_SERIES = Series(**dict.fromkeys(("prompt_tokens", "generated_tokens", "running", "waiting", "kv_share"), np.zeros(0)))
+SERIES = ("prompt_tokens", "generated_tokens", "running", "waiting", "kv_share")
+NO_SERIES = Series(**dict.fromkeys(SERIES, np.zeros(0)))
 
 
-def decoded(made: vllm.Player, slower: float, ahead_s: float) -> tuple[Times, Series]:
+def decoded(made: Player, slower: float, ahead_s: float) -> tuple[Times, Series]:
     """A batch that starts at once and decodes to the end, one step after the other; the series' clock is ahead."""
     requests, prices = made.run.requests, made.prices(1.0, leads=False)
     left, context = requests.output_tokens - 1, requests.prompt_tokens.copy()
@@ -65,6 +67,7 @@ def decoded(made: vllm.Player, slower: float, ahead_s: float) -> tuple[Times, Se
 @pytest.mark.parametrize("slower", [1.0, 1.05])
 def test_windows_find_by_how_much_steps_were_slower(slower):
     requests = replace(stream(20, 0.1), arrival_s=np.zeros(20))
+    requests = replace(requests, output_tokens=4 * requests.output_tokens)
     made = player(NO_TIMES, requests, NO_SERIES)
     seen, series = decoded(made, slower, ahead_s=0.3)
     run = replace(made.run, seen=seen, series=series)
@@ -81,17 +84,17 @@ def test_a_replay_of_a_replay_has_no_error_and_gives_its_scale_back():
     made = player(first.replay(1.07).times, requests, NO_SERIES)
     everyone = np.ones(len(requests), dtype=np.bool_)
     assert made.fitted_scale(everyone) == pytest.approx(1.07, abs=2e-3)
-    seen, again = (vllm.statistics(made.run, times, everyone, everyone, 0.0)
+    seen, again = (statistics(made.run, times, everyone, everyone, 0.0)
                    for times in (made.run.seen, made.replay(1.07).times))  # fmt: skip
     assert seen == again
-    assert set(seen) == set(vllm.BARS)
+    assert set(seen) == set(vllm.BARS) - {"decode_step"}
 
 
 def test_slower_steps_are_seen_in_every_statistic():
     requests = stream(60, 0.05)
     made = player(NO_TIMES, requests, NO_SERIES)
     everyone = np.ones(len(requests), dtype=np.bool_)
-    base, slow = (vllm.statistics(made.run, made.replay(scale).times, everyone, everyone, 0.0) for scale in (1.0, 1.2))
+    base, slow = (statistics(made.run, made.replay(scale).times, everyone, everyone, 0.0) for scale in (1.0, 1.2))
     for name, value in base.items():
         assert slow[name] < value if name == "throughput" else slow[name] > value, name
 
@@ -112,8 +115,8 @@ def test_the_preset_has_the_fitted_host_time():
 @recorded
 @pytest.mark.parametrize(("gpu", "preemptions"), [("RTX4090", (150, 250)), ("RTXPRO6000", (0, 0))])
 def test_recorded_runs_replay_within_the_trial(gpu, preemptions):
-    made = vllm.Player.of(DATA, gpu, ENGINE)
+    made = Player.of(DATA, gpu, ENGINE)
     done = made.replay(1.0)
     assert preemptions[0] <= done.preemptions <= preemptions[1]
-    tpot, seen = (float(vllm.tpot_s(made.run, times).mean()) for times in (done.times, made.run.seen))
+    tpot, seen = (float(tpot_s(made.run, times).mean()) for times in (done.times, made.run.seen))
     assert tpot == pytest.approx(seen, rel=0.06)
