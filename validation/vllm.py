@@ -5,7 +5,8 @@ the profile as they are, host constants of the engine version fitted on the L4 a
 *Calibrated*: all kernels times one constant per GPU, which makes the mean TPOT of the requests that finish in the first
 half of the run right; judged on the others.
 
-A figure's note says how 1 % more step time moves it, and how far it wanders when every arrival comes up to 2 ms later.
+A figure's note says how 1 % more step time moves it, and how far it wanders under jitter: every arrival up to 2 ms
+later, all steps up to 0.2 % longer or shorter.
 
 Chosen after these runs had been looked at (a trial tried about 50 variants on them): that decodes beside a prompt are
 looked up with it, that the longest context counts, that an uncut batch is not done before its longest sequence (this
@@ -66,14 +67,12 @@ BARS = {
 CAUSES = {
     ("RTX4090", "blind"): "steps of pure decoding are 3 to 7 % longer in the profile than in the run (decode_step): "
     "another day or card, or eager against compiled kernels",
-    ("RTX4090", "calibrated"): "who is preempted when: see how far it wanders",
+    ("RTX4090", "calibrated"): "these tails are of preempted requests, and who is preempted is chance: errors of both "
+    "signs around a mean that fits",
     ("RTXPRO6000", "blind"): "steps with prefill are about 6 ms shorter than in the run, whatever the prompt "
     "(ttft_unqueued), and queueing more than doubles that",
-    (
-        "RTXPRO6000",
-        "calibrated",
-    ): "one scale for all kernels: the run's prefill steps are about 6 ms longer whatever the "
-    "prompt, its decode steps 2 to 6 % longer with 8 to 37 sequences, and shorter by up to 3 % with more",
+    ("RTXPRO6000", "calibrated"): "one scale for all kernels, but the run's prefill steps are about 6 ms longer "
+    "whatever the prompt, its decode steps 2 to 6 % longer with 8 to 37 sequences and up to 3 % shorter with more",
 }
 """What the steps and the unqueued requests show of each miss."""
 
@@ -98,9 +97,9 @@ class Trial:
         return statistics(run, run.seen, self.rows, self.unqueued, self._since_s)
 
     def wander(self) -> Figures:
-        """By how much every statistic moves, up or down, when arrivals come a little later."""
+        """By how much every statistic moves, up or down, with what no simulator of this run could know."""
         base = self.figures(self.scale)
-        moved = [self._of(self.player.jittered(seed), self.scale) for seed in range(JITTERS)]
+        moved = [self._of(*self.player.jittered(seed, self.scale)) for seed in range(JITTERS)]
         return {name: max(abs(figures[name] / value - 1.0) for figures in moved) for name, value in base.items()}
 
     @property
@@ -164,8 +163,8 @@ def trial_checks(trial: Trial) -> list[Check]:
     made = []
     for name, value in trial.seen().items():
         error, moves = priced[name] / value - 1.0, slower[name] / priced[name] - 1.0
-        note = f"{error:+.1%} of {_shown(name, value)}; 1 % of step time moves it {moves:+.1%}, 2 ms of arrival "
-        note += f"{wander[name]:.1%}"
+        note = f"{error:+.1%} of {_shown(name, value)}; 1 % of step time moves it {moves:+.1%}, "
+        note += f"jitter {wander[name]:.1%}"
         n = int((trial.unqueued if name == "ttft_unqueued_mean" else trial.rows).sum())
         judged = name != "ttft_unqueued_mean" or n >= FEWEST_UNQUEUED
         note += "" if judged else "; not judged: all in the first second, in which the first batch stalled"
@@ -191,8 +190,9 @@ def _check(trial: Trial, name: str, value: float, n: int, note: str, *, judged: 
     bar = BARS[name].blind if blind else BARS[name].calibrated
     if judged and value > bar:
         note += f"; cause: {CAUSES[gpu, trial.kind]}"
+    case = f"{gpu}, {trial.kind}" + ("" if blind else f" x{trial.scale:.3f}")
     return Check(
-        suite="vllm", case=f"{gpu}, {trial.kind}" + ("" if blind else f" x{trial.scale:.3f}"), metric=f"{name}_rel_error",
+        suite="vllm", case=case, metric=f"{name}_rel_error",
         value=value, bar=bar if judged else None, goal=BARS[name].goal if blind else None, n=n, note=note,
     )  # fmt: skip
 

@@ -18,6 +18,7 @@ LAYERS = 32
 MAX_CONTEXT_TOKENS = 1 << 20
 FITS = 4
 JITTER_S = 2e-3
+JITTER_STEP = 2e-3
 
 Rows = NDArray[np.bool_]
 Figures = dict[str, float]
@@ -54,12 +55,12 @@ class Player:
             scale *= seen / float(tpot_s(self.run, self.replay(scale).times)[rows].mean())
         return scale
 
-    def jittered(self, seed: int) -> Player:
-        """With every arrival up to `JITTER_S` later: what no simulator of this run could know."""
-        requests = self.run.requests
-        late_s = np.random.default_rng(seed).random(len(requests)) * JITTER_S
+    def jittered(self, seed: int, scale: float) -> tuple[Player, float]:
+        """With every arrival up to `JITTER_S` later, and the scale up to `JITTER_STEP` off."""
+        requests, random = self.run.requests, np.random.default_rng(seed)
+        late_s = random.random(len(requests)) * JITTER_S
         moved = replace(requests, arrival_s=np.sort(requests.arrival_s + late_s))
-        return replace(self, run=replace(self.run, requests=moved))
+        return replace(self, run=replace(self.run, requests=moved)), scale * (1.0 + JITTER_STEP * random.uniform(-1, 1))
 
 
 def tpot_s(run: Run, times: Times) -> NDArray[np.float64]:

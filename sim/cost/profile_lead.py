@@ -15,8 +15,8 @@ class ExpectedLead:
     """Expected lead of random batches of a stream, in tokens.
 
     A rank sums contexts and does not keep the longest. A request that is met in a batch at a random step is drawn in
-    proportion to its output, at any point of it. On the two recorded vLLM runs this moves no mean by more than 0.6 %
-    against the true lead of every step.
+    proportion to its output, at any point of it. On the two recorded vLLM runs the true lead of every step would move
+    TPOT and E2E by 0.8 % at most, mean TTFT by 0.9 %.
 
     Attributes:
         prompt_tokens, output_tokens: int64 (n,) of the stream.

@@ -37,7 +37,7 @@ class ProfilePrices:
             their sum alone, so this comes from the workload.
 
     Raises:
-        ValueError: a scale that is not positive.
+        ValueError: a scale that is not positive; later, a step with drafts.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class ProfilePrices:
         return max(round(kernels), self._launch[tokens]) + self._host[sequences + chunks]
 
     def ragged(self, sequences: int, at_least: tuple[int, ...], context_tokens: int) -> int:
-        """Refused: a profile has no attention over drafts."""
+        """One step without prefill; a profile has no attention over drafts, so nobody may verify any."""
         _refuse_drafts(len(at_least))
         return self.decode(sequences, 0).at(context_tokens)
 
@@ -114,7 +114,7 @@ class ProfilePrices:
         pairs: int,
         completed: int,
     ) -> int:
-        """Refused like `ragged`."""
+        """`mixed`, under the same condition as `ragged`."""
         moments = (sequences, context_tokens, chunks, new_tokens, history_tokens, pairs, completed)
         return self.mixed(len(at_least), *moments)
 

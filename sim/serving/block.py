@@ -83,12 +83,12 @@ class SteadyPace(Pace):
 
     def elapsed(self, step: int, steps: int) -> int:
         """A difference of two sums per cell."""
-        lines, ledger = self._lines, self._ledger
-        ticks, last = 0, ledger.cached(step + steps - 1)
+        lines, ledger, ticks = self._lines, self._ledger, 0
         while True:
-            cell = bisect_right(lines.bounds, ledger.cached(step))
+            first, last, total = ledger.span(step, steps)
+            cell = bisect_right(lines.bounds, first)
             if last < lines.bounds[cell]:
-                return ticks + steps * lines.intercept[cell] + lines.slope[cell] * ledger.total(step, steps)
+                return ticks + steps * lines.intercept[cell] + lines.slope[cell] * total
             inside = ledger.steps_below(step, steps, lines.bounds[cell])
             ticks += inside * lines.intercept[cell] + lines.slope[cell] * ledger.total(step, inside)
             step, steps = step + inside, steps - inside

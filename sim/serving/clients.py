@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Protocol
 
+import numpy as np
+
 from sim.request import SENT_AT_ARRIVAL, Requests
 from sim.serving.clock import ARRIVAL, PLAN, SEND, Environment, Event, Process, Timetable, at
 from sim.serving.ticks import ticks_array
@@ -133,3 +135,22 @@ class ClosedLoop(Clients):
         self._free = 0
         for request in range(first, self._sent):
             self._door.send_freed(request)
+
+
+def clients_of(env: Environment, requests: Requests, door: Door, later: Timetable) -> Clients:
+    """The clients that send `requests`; arguments as for `Chains`."""
+    if requests.concurrency:
+        return ClosedLoop(env, requests, door)
+    if requests.after is not None and bool((requests.after != SENT_AT_ARRIVAL).any()):
+        return Chains(env, requests, door, later)
+    return OpenStream(env, requests, door)
+
+
+def patience(requests: Requests) -> list[int] | None:
+    """Ticks from arrival after which each client gives up, 0 for never; None where none ever does."""
+    if requests.cancel_s is None or not np.isfinite(requests.cancel_s).any():
+        return None
+    finite = np.isfinite(requests.cancel_s)
+    waits = np.maximum(ticks_array(np.where(finite, requests.cancel_s, 0.0)), 1)
+    found: list[int] = np.where(finite, waits, 0).tolist()
+    return found

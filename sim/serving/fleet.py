@@ -8,15 +8,15 @@ import numpy as np
 
 from sim.draws import Keys, derive, key, uniform
 from sim.metrics.record import NOT_YET, Recorder
-from sim.request import SENT_AT_ARRIVAL, Requests
-from sim.serving.clients import Chains, Clients, ClosedLoop, OpenStream
+from sim.request import Requests
+from sim.serving.clients import clients_of, patience
 from sim.serving.clock import CANCEL, FAILURE, RETURN, Environment, Process, Timetable, at
 from sim.serving.failures import Failures, Outage
 from sim.serving.rank import Rank
 from sim.serving.replica import Replica
 from sim.serving.router import Arrival, Router
 from sim.serving.sequence import Sequence
-from sim.serving.ticks import LONGEST_RUN_S, ticks, ticks_array
+from sim.serving.ticks import ticks
 
 Spare = Callable[[int], Rank]
 """Makes a fresh rank for a replica that comes back."""
@@ -67,13 +67,12 @@ class ReplicaFleet:
         self._routed = 0
         self._left = len(requests)
         self._returns = Timetable(env, RETURN, self.send)
-        self._clients = self._make_clients(requests)
-        self._patience = _patience(requests)
+        self._clients = clients_of(env, requests, self, self._returns)
+        self._patience = patience(requests)
         self._cancels = Timetable(env, CANCEL, self._cancel)
         self._places: dict[int, tuple[int, Sequence]] = {}
         self._stranded: list[int] = []
         self._up: list[int] | None = None
-        self._failures = failures
         self._emitted: dict[int, int] = {}
         self._watched = self._clients.wait or self._patience is not None or failures is not None
         self.replicas = [
@@ -138,13 +137,6 @@ class ReplicaFleet:
         for sequence, tokens in zip(sequences, emitted, strict=True):
             self._recorder.wasted[sequence.request] += tokens
             self.replicas[number].tokens -= sequence.prompt_tokens + tokens
-
-    def _make_clients(self, requests: Requests) -> Clients:
-        if requests.concurrency:
-            return ClosedLoop(self._env, requests, self)
-        if requests.after is not None and bool((requests.after != SENT_AT_ARRIVAL).any()):
-            return Chains(self._env, requests, self, self._returns)
-        return OpenStream(self._env, requests, self)
 
     def _candidates(self) -> list[Replica]:
         return self.replicas if self._up is None else [self.replicas[number] for number in self._up]
@@ -245,13 +237,3 @@ class ReplicaFleet:
         stranded, self._stranded = self._stranded, []
         for request in stranded:
             self._returns.add(int(self._env.now), request)
-
-
-def _patience(requests: Requests) -> list[int] | None:
-    """Ticks after which each client gives up, 0 for never; None where none ever does."""
-    if requests.cancel_s is None or not np.isfinite(requests.cancel_s).any():
-        return None
-    finite = np.isfinite(requests.cancel_s)
-    waits = np.maximum(ticks_array(np.where(finite, requests.cancel_s, LONGEST_RUN_S)), 1)
-    patience: list[int] = np.where(finite, waits, 0).tolist()
-    return patience

@@ -64,6 +64,16 @@ class Ledger:
         at = step - self._origin
         return self._sums.item(at + 1) - self._sums.item(at)
 
+    def span(self, step: int, steps: int) -> tuple[int, int, int]:
+        """`cached` of the first and the last of `steps` steps from `step` on, and summed over all of them."""
+        item, at = self._sums.item, step - self._origin
+        first = item(at)
+        if steps == 1:
+            cached = item(at + 1) - first
+            return cached, cached, cached
+        end = item(at + steps)
+        return item(at + 1) - first, end - item(at + steps - 1), end - first
+
     def total(self, step: int, steps: int) -> int:
         """`cached` summed over `steps` steps from `step` on."""
         at = step - self._origin

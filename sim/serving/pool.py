@@ -55,14 +55,24 @@ class Pool:
         """Blocks of the sequences that a step prefills, once it has."""
         return sum(self.kv.blocks_for(sequence.prefilled + tokens) for sequence, tokens, _ in chunks)
 
-    def most_used(self, batch: Batch, partial: Sequence | None, steps: int) -> int:
-        """Blocks in use if everybody were at the last round: while that fits, the pool cannot run dry."""
+    def crowded(self, batch: Batch, partial: Sequence | None, steps: int) -> bool:
+        """Whether the pool could run dry: not while it holds everybody's last round."""
+        return self._most(batch, partial, steps) - self.shared > self.kv.blocks
+
+    def full_with(self, batch: Batch, partial: Sequence | None, steps: int, chunks: list[Chunk] | None = None) -> bool:
+        """Whether content might have to go: not while there is room for it beside everybody's last round."""
+        if self.content is None:
+            return False
+        most = self._most(batch, partial, steps) + (self.chunk_blocks(chunks) if chunks else 0)
+        return most + self.content.blocks > self.kv.blocks
+
+    def _most(self, batch: Batch, partial: Sequence | None, steps: int) -> int:
         blocks = batch.most_blocks
         if self._held[0] == steps:
             blocks += self._held[2]
         if partial is not None:
             blocks += self.kv.blocks_for(partial.prefill_tokens)
-        return blocks - self.shared
+        return blocks
 
     def hit_tokens(self, sequence: Sequence) -> int:
         """Tokens of a waiting sequence's prefill that need not be computed: whole blocks, not the last token."""
@@ -95,7 +105,8 @@ class Pool:
         if self.content is not None:
             self.content.free(sequence, tokens // self.kv.block_tokens)
 
-    def evict(self, used: int) -> None:
-        """Content goes where `used` blocks in use leave no room for it."""
+    def evict(self, used: int, steps: int) -> None:
+        """Content goes where `used` blocks in use leave no room for it; what is held for a moment holds some itself."""
         if self.content is not None:
-            self.content.keep(self.kv.blocks - used)
+            held = self._held[2] if self._held[0] == steps else 0
+            self.content.keep(self.kv.blocks - used + held)

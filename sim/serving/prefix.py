@@ -15,6 +15,7 @@ from sim.request import Requests
 from sim.serving.sequence import Sequence
 
 _OWN_BLOCKS = 1 << 24
+_REQUESTS_KNOWN = 4096
 
 
 class Content(ABC):
@@ -22,9 +23,11 @@ class Content(ABC):
 
     Attributes:
         shared: blocks that would be needed more, if no two sequences shared any.
+        blocks: free blocks that still hold something.
     """
 
     shared = 0
+    blocks = 0
 
     @abstractmethod
     def hits(self, sequence: Sequence, blocks: int) -> int:
@@ -59,7 +62,7 @@ class OwnContent(Content):
 
     def __init__(self) -> None:
         self._runs: OrderedDict[int, int] = OrderedDict()
-        self._blocks = 0
+        self.blocks = 0
 
     def hits(self, sequence: Sequence, blocks: int) -> int:
         """What is left of its run, whose tail goes first."""
@@ -72,7 +75,7 @@ class OwnContent(Content):
     def take(self, sequence: Sequence, hits: int) -> None:
         """The run ends; what of it was not taken stays, to be evicted next."""
         left = self._runs.pop(sequence.request, 0)
-        self._blocks -= left
+        self.blocks -= left
 
     def fill(self, sequence: Sequence, blocks: int) -> None:
         """Nobody else could find them."""
@@ -80,11 +83,11 @@ class OwnContent(Content):
     def free(self, sequence: Sequence, blocks: int) -> None:
         """A run at the end of the line."""
         self._runs[sequence.request] = blocks
-        self._blocks += blocks
+        self.blocks += blocks
 
     def keep(self, free_blocks: int) -> None:
         """From the first run on."""
-        runs, over = self._runs, self._blocks - max(0, free_blocks)
+        runs, over = self._runs, self.blocks - max(0, free_blocks)
         while over > 0:
             request, blocks = next(iter(runs.items()))
             taken = min(blocks, over)
@@ -93,7 +96,7 @@ class OwnContent(Content):
             else:
                 runs[request] = blocks - taken
             over -= taken
-            self._blocks -= taken
+            self.blocks -= taken
 
 
 class SharedContent(Content):
@@ -126,6 +129,7 @@ class SharedContent(Content):
                 self.shared += 1
             else:
                 del self._free[block]
+        self.blocks = len(self._free)
 
     def fill(self, sequence: Sequence, blocks: int) -> None:
         """Up to the first id in use already: two blocks of one content stay two."""
@@ -135,6 +139,7 @@ class SharedContent(Content):
             self._free.pop(block, None)
             self._used[block] = 1
             sequence.blocks.append(block)
+            self.blocks = len(self._free)
 
     def free(self, sequence: Sequence, blocks: int) -> None:
         """Its last first."""
@@ -148,11 +153,13 @@ class SharedContent(Content):
                 del self._used[block]
                 self._free[block] = None
         sequence.blocks = []
+        self.blocks = len(self._free)
 
     def keep(self, free_blocks: int) -> None:
         """One by one."""
         while len(self._free) > max(0, free_blocks):
             self._free.popitem(last=False)
+        self.blocks = len(self._free)
 
 
 def content_of(ids: BlockIds) -> Content:
@@ -181,6 +188,7 @@ class BlockIds:
         self._requests = requests
         self._block_tokens = block_tokens
         self._parts = 1
+        self._known: dict[int, list[int]] = {}
         self.shared = requests.block_ids is not None
         if requests.block_ids is not None:
             self._parts, rest = divmod(requests.block_tokens, block_tokens)
@@ -192,7 +200,17 @@ class BlockIds:
 
     def of(self, request: int, count: int) -> list[int]:
         """Ids of the first `count` blocks of `request`."""
-        ids = self._given(request, count) if self._requests.block_ids is not None else []
+        ids = self._known.get(request)
+        if ids is None:
+            if len(self._known) >= _REQUESTS_KNOWN:
+                self._known.clear()
+            ids = self._known[request] = self._all(request)
+        return ids[:count]
+
+    def _all(self, request: int) -> list[int]:
+        requests = self._requests
+        count = int(requests.prompt_tokens[request] + requests.output_tokens[request]) // self._block_tokens
+        ids = self._given(request, count) if requests.block_ids is not None else []
         start = -1 - request * _OWN_BLOCKS
         ids.extend(range(start - len(ids), start - count, -1))
         return ids

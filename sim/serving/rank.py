@@ -82,9 +82,9 @@ class Rank:
         """The next block from tick `now` on, or None when there is nothing to run."""
         if self.rounds.choose(self.batch):
             self._switch_paths()
-        preempted = self._preempt_until_fits()
-        if self.pool.content is not None:
-            self.pool.evict(self.pool.used(self.batch, self.partial, self._steps))
+        preempted = self._preempt_until_fits() if self.pool.crowded(self.batch, self.partial, self._steps) else False
+        if self.pool.full_with(self.batch, self.partial, self._steps):
+            self.pool.evict(self.pool.used(self.batch, self.partial, self._steps), self._steps)
         chunks = self._chunks(preempted) if self.waiting or self.partial is not None else []
         if chunks:
             return self._plan_prefill(now, chunks)
@@ -100,19 +100,20 @@ class Rank:
         batch, steps = self.batch, block.steps
         ledger, step = batch.ledger, batch.step
         self._steps += steps
-        needed, total, emitted, finished = ledger.blocks(step), 0, 0, 0
+        needed, verified, total, emitted, finished = ledger.blocks(step), 0, 0, 0, 0
         if self._recorder.keep_steps:
             self._record_steps(block)
-        verified = 0
-        if self.pool.content is not None and not block.chunks:
-            self.pool.evict(ledger.blocks(step + steps - 1) - self.pool.shared)
+        if not block.chunks and self.pool.full_with(batch, None, self._steps):
+            self.pool.evict(ledger.blocks(step + steps - 1) - self.pool.shared, -1)
         if block.decoding:
             verified = self.rounds.verified(batch, block)
-            cached, total = ledger.cached(step), ledger.total(step, steps)
+            cached, _, total = ledger.span(step, steps)
             done, left = batch.advance(steps)
-            emitted = batch.cached - cached + sum(s.prompt_tokens + s.output_tokens - 1 for s in left)
-            finished = self._finish_all(done, block.end)
-            self._decoded = bool(batch)
+            emitted = ledger.cached(batch.step) - cached
+            if left:
+                emitted += sum(sequence.prompt_tokens + sequence.output_tokens - 1 for sequence in left)
+            finished = self._finish_all(done, block.end) if done else 0
+            self._decoded = bool(batch.sequences)
             self.rounds.observe(block, emitted)
         if block.chunks:
             finished += self._commit_chunks(block)
@@ -146,7 +147,7 @@ class Rank:
         self.commit(block)
         block.start, block.steps, block.end = end, rest, whole_end
         if rest and self.pool.content is not None:
-            self.pool.evict(self.pool.used(self.batch, self.partial, self._steps))
+            self.pool.evict(self.pool.used(self.batch, self.partial, self._steps), self._steps)
 
     def _record_steps(self, block: Block) -> None:
         """One row per step of a block that is about to be committed."""
@@ -203,8 +204,9 @@ class Rank:
             history += sequence.prefilled
             pairs += tokens * sequence.prefilled + tokens * (tokens + 1) // 2
             completed += tokens == sequence.unfilled_tokens
-        if self.pool.content is not None:
-            self.pool.evict(self.pool.used(self.batch, None, self._steps) + self.pool.chunk_blocks(chunks))
+        if self.pool.full_with(self.batch, self.partial, self._steps, chunks):
+            used = self.pool.used(self.batch, None, self._steps) + self.pool.chunk_blocks(chunks)
+            self.pool.evict(used, self._steps)
         moments = (len(chunks), new, history, pairs, completed)
         decoding = len(self.batch) if self._scheduler.mixes else 0
         ticks = self.rounds.prefill_ticks(self.batch, decoding, moments)
@@ -238,7 +240,7 @@ class Rank:
         """Preempt until the coming step's KV fits; the sequence is computed again later (vLLM V1)."""
         preempted = False
         blocks = self.pool.kv.blocks
-        while self.pool.most_used(self.batch, self.partial, self._steps) > blocks and self._needed_blocks() > blocks:
+        while self.pool.crowded(self.batch, self.partial, self._steps) and self._needed_blocks() > blocks:
             self._preempt()
             preempted = True
         return preempted

@@ -56,6 +56,20 @@ def rows(skewed: bool = True, gpu: str = "h100_sxm", **more: Any) -> pd.DataFram
     return frame(len(made), {**common, **{name: pd.array(column) for name, column in columns.items()}})
 
 
+def experts_s(hit: float) -> float:
+    return 3e-5 + 4e-6 * hit
+
+
+def with_experts(experts: int, per_token: int) -> pd.DataFrame:
+    """The same with a MoE block of so many experts in every layer, timed from few to all of them."""
+    points = list(itertools.product(TOKENS, (1, experts // 2, experts)))
+    blocks = {"op": "moe_block", "gpu": "h100_sxm", "model": "own", "tensor_parallel": 1, "experts": experts,
+              "experts_per_token": per_token, "tokens": [tokens for tokens, _ in points],
+              "distinct_experts": [float(hit) for _, hit in points],
+              "latency_s": [experts_s(hit) for _, hit in points]}  # fmt: skip
+    return pd.concat([rows(), frame(len(points), blocks)], ignore_index=True)
+
+
 def _layers() -> Iterable[dict[str, Any]]:
     for tokens in TOKENS:
         for name in (*EACH, "layernorm", "embedding", "final_layernorm"):

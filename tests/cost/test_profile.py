@@ -12,6 +12,7 @@ from sim.cost.lines import TICKS_PER_S
 from sim.cost.profile import LayerProfile
 from sim.cost.profile_lead import ExpectedLead
 from sim.cost.profile_prices import ProfilePrices
+from sim.cost.routing import Uniform
 from tests.cost import profile_rows as own
 
 ENGINE = replace(read_engine("vllm_0_19"), layer_host_s=0.0, eager_layer_host_s=0.0)
@@ -113,6 +114,17 @@ def test_decode_grows_with_context_and_batch_and_goes_on_past_the_grid(profile):
         assert (np.diff(made.decode(sequences, 0).durations(contexts)) > 0).all()
     at = [made.decode(sequences, 0).at(sequences * 2000) for sequences in range(1, 256, 9)]
     assert (np.diff(at) > 0).all()
+
+
+def test_moe_blocks_are_taken_at_the_experts_that_routing_hits(profile):
+    experts, per_token = 16, 2
+    moe = LayerProfile.from_rows(own.with_experts(experts, per_token), own.LAYERS, Uniform())
+    for tokens in (1, 8, 64):
+        hit = experts * (1 - (1 - per_token / experts) ** tokens)
+        added = float(moe.token_s(tokens) - profile.token_s(tokens))
+        assert added == pytest.approx(own.LAYERS * own.experts_s(hit), rel=1e-6)
+    with pytest.raises(ValueError, match="needs a routing"):
+        LayerProfile.from_rows(own.with_experts(experts, per_token), own.LAYERS)
 
 
 def test_drafts_are_refused(profile):

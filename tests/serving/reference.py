@@ -178,7 +178,7 @@ class ReferenceRank:
             seq.target, seq.done, seq.state = seq.prompt + seq.emitted, 0, None
             self.waiting.insert(0, seq)
             self.log["preemptions"][seq.request] += 1
-        self.evict(self.used())
+        self.evict(self.used() - self.holding()[1])
         left = self.leftover()
         free = self.kv.blocks - sum(self.need(s) for s in self.running) - self.holding()[1] + self.shared()
         in_use = self.in_use()
@@ -216,7 +216,7 @@ class ReferenceRank:
             prefilling = [s for s, _ in chunks]
             own = sum(self.need(s) for s in self.running if s not in prefilling)
             own += sum(self.blocks(s.done + q) for s, q in chunks)
-            self.evict(own + self.holding()[1] - self.shared())
+            self.evict(own - self.shared())
         self.held = []
         if not decoders and not chunks:
             self.decoded = False
@@ -399,6 +399,7 @@ def simulate(requests, ranks, choose, *, route=None, failures=None, outages=(), 
     def die(number, now):
         alive.remove(number)
         rank, ranks[number] = ranks[number], fresh()
+        log["steps"] -= rank.end is not None
         loads[number] = 0
         leaving[:] = [entry for entry in leaving if entry[0] != number]
         for seq in sorted(rank.waiting + [s for s in rank.running if not s.gone], key=lambda s: s.request):

@@ -108,8 +108,12 @@ def impatient(requests, seed=0, share=0.4, mean_s=0.6):
 def check(deployment, requests, caps=(1, 7, 4096)):
     """Equal to the reference, and the laws of conservation."""
     slow = deployment.single_steps(requests)
+    engine_only = []
     for cap in caps:
         fast = deployment.run(requests, cap)
+        engine_only.append((fast.admitted, fast.replica, fast.hit_tokens, fast.outages))
+        assert engine_only[0] == engine_only[-1], cap
+        assert int(fast.blocks()["steps"].sum()) == slow["steps"], cap
         for name in COLUMNS[: None if deployment.most else -2]:
             assert getattr(fast, name) == slow[REFERENCE_NAMES.get(name, name)], (name, cap)
         conserves(deployment, requests, fast)
