@@ -17,6 +17,11 @@ MEASURED = Path(__file__).parent / "measured"
 HEAD_FFN = {"qwen3_30b_a3b": 6144, "qwen3_235b_a22b": 24576, "ling_flash_2": 14336, "llama4_scout": 32768}
 """Inner width of the published EAGLE-3 heads of MoE targets (github.com/sgl-project/SpecForge, configs/)."""
 EAGLE3_VOCAB = 32000
+ACCEPTED_IF_MATCHED = 0.5
+"""Share of its drafts that an n-gram match gets accepted: assumed; it splits a length into matches and depth."""
+OVERLAP = [0.381, 0.329, 0.301, 0.299]
+"""Share of experts that tokens 1, 2, 3, 4 apart have in common (cohere.com/blog/mixture-of-experts-models-get-more-
+from-speculative-decoding)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,13 +74,12 @@ def sources() -> dict[int, str]:
 
 def _row(record: dict[str, str]) -> Row:
     numbers = {
-        name: float(record[name] or 0)
-        for name in ("prompt_tokens", "output_tokens", "batch", "length", "speedup")
+        name: float(record[name] or 0) for name in ("prompt_tokens", "output_tokens", "batch", "length", "speedup")
     }
     counts = {name: int(float(record[name] or 0)) for name in ("tensor_parallel", "drafts", "depth", "top_k", "source")}
     words = {name: record[name] for name in Row.__slots__ if name not in {*numbers, *counts}}
     row = Row(**words, **numbers, **counts)  # type: ignore[arg-type]
-    if row.engine == "SGLang 0.5.9" and row.drafts > 3:  # the page names only the nodes; the paper's trees are 6 deep
+    if row.engine == "SGLang 0.5.9" and row.drafts > 3:  # the page names the nodes only, not the shape
         return replace(row, depth={6: 3, 21: 5}[row.drafts], top_k={6: 2, 21: 4}[row.drafts])
     return row
 
@@ -97,10 +101,14 @@ def drafter_of(row: Row, tree_host_s: float = 0.0) -> Drafter | None:
         return ParallelDraft(layers=5, features=5, block_tokens=16, block_only=True)
     if name not in {"eagle", "eagle2", "eagle3"}:
         return None
-    shape = {"top_k": row.top_k, "nodes": row.drafts, "host_s": tree_host_s} if row.tree else {}
-    if name == "eagle3":
-        return Eagle(vocab=EAGLE3_VOCAB, ffn_width=HEAD_FFN.get(row.model, 0), **shape)
-    return Eagle(version=1, ffn_width=HEAD_FFN.get(row.model, 0), **shape)
+    return Eagle(
+        version=3 if name == "eagle3" else 1,
+        vocab=EAGLE3_VOCAB if name == "eagle3" else 0,
+        ffn_width=HEAD_FFN.get(row.model, 0),
+        top_k=max(1, row.top_k),
+        nodes=row.drafts if row.tree else 0,
+        host_s=tree_host_s if row.tree else 0.0,
+    )
 
 
 def depth_of(row: Row) -> int:

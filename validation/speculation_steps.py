@@ -57,7 +57,7 @@ class Deployment:
     def round_s(self, cost: StepCost, sequences: int, width: float = 0.0) -> float:
         """Seconds of a step over `sequences` halfway through their outputs; `width` where it is not the cost's."""
         context = sequences * (self.prompt_tokens + self.output_tokens // 2)
-        shape = StepShape(sequences=sequences, width=width or cost.width, context_tokens=context)  # type: ignore[arg-type]
+        shape = StepShape(sequences=sequences, width=width or cost.width, context_tokens=context)
         return float(cost.seconds(shape, not width))
 
     def prefill_s(self, cost: StepCost, sequences: int) -> float:

@@ -10,6 +10,7 @@ from sim.cost.pricing import Fitted
 from sim.speculation.acceptance import MeanLength
 from sim.speculation.draft import Drafter
 from sim.speculation.ngram import NGram
+from validation.speculation_rows import ACCEPTED_IF_MATCHED
 from validation.speculation_steps import Deployment
 
 DATASETS = {
@@ -23,12 +24,9 @@ REQUESTS = 512
 """The source profiles up to 512 in flight, so it sent at least that many; how many is not published."""
 PROMPT_SIGMA, OUTPUT_SIGMA = 0.6, 0.4
 """Spread of the logarithms of lengths: assumed, only the means are published."""
-ACCEPTED_IF_MATCHED = 0.5
 
 
-def stream_speedup(
-    served: Deployment, dataset: str, batch: int, drafter: Drafter, drafts: int, length: float
-) -> float:
+def stream_speedup(served: Deployment, dataset: str, batch: int, drafter: Drafter, drafts: int, length: float) -> float:
     """Output tokens per second with SD, over those without."""
     share = ACCEPTED_IF_MATCHED
     if isinstance(drafter, NGram):

@@ -205,7 +205,8 @@ def _equivalent_widths(
             fresh *= (1.0 - shared) ** (1.0 if width == 2 else order)
         union[width] = union[width - 1] + per_token * min(fresh, 1.0 - union[width - 1] / experts)
     covered = np.minimum(union / experts, 1.0 - 1e-12)
-    return np.log1p(-covered) / np.log1p(-chance)
+    widths: NDArray[np.float64] = np.log1p(-covered) / np.log1p(-chance)
+    return widths
 
 
 @lru_cache(maxsize=64)

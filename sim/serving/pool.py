@@ -11,6 +11,9 @@ from sim.serving.sequence import Chunk, Sequence
 class Pool:
     """Arithmetic of KV blocks; who holds which is the batch's.
 
+    Attributes:
+        peak_blocks: most blocks in use at the end of a step since content last had to go.
+
     Args:
         kv: its layout.
         ids: ids of blocks by content; None without prefix caching.
@@ -21,6 +24,7 @@ class Pool:
         self.kv = kv
         self.content = content_of(ids) if ids is not None else None
         self._drop_last_hit = drop_last_hit
+        self.peak_blocks = 0
         self._held = (-1, 0, 0)
 
     @property
@@ -57,22 +61,12 @@ class Pool:
 
     def crowded(self, batch: Batch, partial: Sequence | None, steps: int) -> bool:
         """Whether the pool could run dry: not while it holds everybody's last round."""
-        return self._most(batch, partial, steps) - self.shared > self.kv.blocks
-
-    def full_with(self, batch: Batch, partial: Sequence | None, steps: int, chunks: list[Chunk] | None = None) -> bool:
-        """Whether content might have to go: not while there is room for it beside everybody's last round."""
-        if self.content is None:
-            return False
-        most = self._most(batch, partial, steps) + (self.chunk_blocks(chunks) if chunks else 0)
-        return most + self.content.blocks > self.kv.blocks
-
-    def _most(self, batch: Batch, partial: Sequence | None, steps: int) -> int:
         blocks = batch.most_blocks
         if self._held[0] == steps:
             blocks += self._held[2]
         if partial is not None:
             blocks += self.kv.blocks_for(partial.prefill_tokens)
-        return blocks
+        return blocks > self.kv.blocks and blocks - self.shared > self.kv.blocks
 
     def hit_tokens(self, sequence: Sequence) -> int:
         """Tokens of a waiting sequence's prefill that need not be computed: whole blocks, not the last token."""
@@ -103,10 +97,16 @@ class Pool:
     def free(self, sequence: Sequence, tokens: int) -> None:
         """`sequence`, with `tokens` tokens computed, gives its blocks back."""
         if self.content is not None:
+            self.evict(0, -1)
             self.content.free(sequence, tokens // self.kv.block_tokens)
 
     def evict(self, used: int, steps: int) -> None:
-        """Content goes where `used` blocks in use leave no room for it; what is held for a moment holds some itself."""
+        """Content goes where `used` blocks in use, or the most since it last went, leave no room for it.
+
+        What is held for a moment in engine step `steps` holds content itself.
+        """
         if self.content is not None:
-            held = self._held[2] if self._held[0] == steps else 0
-            self.content.keep(self.kv.blocks - used + held)
+            if self._held[0] == steps:
+                used -= self._held[2]
+            self.content.keep(self.kv.blocks - max(used, self.peak_blocks))
+            self.peak_blocks = 0

@@ -32,6 +32,7 @@ class Rank:
         partial: the sequence whose prefill is under way, between two steps.
         batch: its decoding sequences.
         pool: its KV blocks.
+        steps: how many it has run.
         ended: requests that have finished; whoever reads it clears it.
 
     Args:
@@ -45,6 +46,7 @@ class Rank:
         self.waiting: deque[Sequence] = deque()
         self.partial: Sequence | None = None
         self.ended: list[int] = []
+        self.steps = 0
         rule = paths.rule
         self.batch = Batch(setup.drafts if rule.ragged else 0, rule.trailing_rounds)
         self.rounds = Verification(setup, paths)
@@ -55,7 +57,6 @@ class Rank:
         self._planned_ahead = setup.planned_ahead
         self._paths = paths
         self._recorder = recorder
-        self._steps = 0
         self._decoded = False
 
     def __len__(self) -> int:
@@ -66,7 +67,7 @@ class Rank:
         """A request arrives; `block`, the one under way, is cut where it could be admitted next."""
         scheduler = self._scheduler
         scheduler.place(self.waiting, sequence)
-        sequence.seen = self._steps
+        sequence.seen = self.steps
         if block is None:
             sequence.seen += self._planned_ahead if self.batch or self.partial is not None else 0
             return
@@ -80,31 +81,32 @@ class Rank:
 
     def plan(self, now: int) -> Block | None:
         """The next block from tick `now` on, or None when there is nothing to run."""
-        if self.rounds.choose(self.batch):
+        batch, partial = self.batch, self.partial
+        if self.rounds.changes and self.rounds.choose(batch):
             self._switch_paths()
-        preempted = self._preempt_until_fits() if self.pool.crowded(self.batch, self.partial, self._steps) else False
-        if self.pool.full_with(self.batch, self.partial, self._steps):
-            self.pool.evict(self.pool.used(self.batch, self.partial, self._steps), self._steps)
-        chunks = self._chunks(preempted) if self.waiting or self.partial is not None else []
-        if chunks:
-            return self._plan_prefill(now, chunks)
-        decoding = len(self.batch)
-        if not decoding:
+        preempted = self._preempt_until_fits() if self.pool.crowded(batch, partial, self.steps) else False
+        if self.waiting or partial is not None:
+            chunks = self._chunks(preempted)
+            if chunks:
+                return self._plan_prefill(now, chunks)
+        if not batch.sequences:
             return self._plan_nothing(now)
         steps = self._steady_steps(preempted)
-        end = now + self.rounds.pace(self.batch).elapsed(self.batch.step, steps)
-        return Block(now, end, steps, decoding, self.rounds.drafts, chunks, _NO_PREFILL, len(self.waiting))
+        end = now + self.rounds.pace(batch).elapsed(batch.step, steps)
+        drafts, decoding = self.rounds.drafts, len(batch.sequences)
+        return Block(now, end, steps, decoding, drafts, [], _NO_PREFILL, len(self.waiting))
 
     def commit(self, block: Block) -> int:
         """The block is over: advance, record, let go of what finished. Returns how many requests finished."""
         batch, steps = self.batch, block.steps
         ledger, step = batch.ledger, batch.step
-        self._steps += steps
+        self.steps += steps
         needed, verified, total, emitted, finished = ledger.blocks(step), 0, 0, 0, 0
         if self._recorder.keep_steps:
             self._record_steps(block)
-        if not block.chunks and self.pool.full_with(batch, None, self._steps):
-            self.pool.evict(ledger.blocks(step + steps - 1) - self.pool.shared, -1)
+        most = needed if steps == 1 else ledger.blocks(step + steps - 1)
+        if most > self.pool.peak_blocks and not block.chunks:
+            self.pool.peak_blocks = most - self.pool.shared
         if block.decoding:
             verified = self.rounds.verified(batch, block)
             cached, _, total = ledger.span(step, steps)
@@ -112,9 +114,11 @@ class Rank:
             emitted = ledger.cached(batch.step) - cached
             if left:
                 emitted += sum(sequence.prompt_tokens + sequence.output_tokens - 1 for sequence in left)
-            finished = self._finish_all(done, block.end) if done else 0
+            if done:
+                finished = self._finish_all(done, block.end)
             self._decoded = bool(batch.sequences)
-            self.rounds.observe(block, emitted)
+            if self.rounds.changes:
+                self.rounds.observe(block, emitted)
         if block.chunks:
             finished += self._commit_chunks(block)
         self._recorder.block(
@@ -122,32 +126,6 @@ class Rank:
             *block.moments, emitted + block.moments[4], block.waiting, needed,
         )  # fmt: skip
         return finished
-
-    def boundary(self, block: Block, time: int) -> tuple[int, int]:
-        """How many steps of `block`, the one under way, are over at its first boundary at or after `time`; and when."""
-        if block.steps == 1:
-            return 1, block.end
-        return self.rounds.pace(self.batch).first_end(self.batch.step, block, time)
-
-    def over(self, block: Block, time: int) -> tuple[int, int]:
-        """How many steps of `block`, the one under way, ended before tick `time`, and when the last of them did."""
-        if block.steps == 1:
-            return (1, block.end) if block.end < time else (0, block.start)
-        pace, step = self.rounds.pace(self.batch), self.batch.step
-        steps, end = pace.first_end(step, block, time)
-        return steps - 1, end - pace.at(step + steps - 1)
-
-    def settle(self, block: Block, time: int) -> None:
-        """Commit the steps of `block`, the one under way, that ended before tick `time`; it goes on with the rest."""
-        steps, end = self.over(block, time)
-        if not steps:
-            return
-        rest, whole_end = block.steps - steps, block.end
-        block.steps, block.end = steps, end
-        self.commit(block)
-        block.start, block.steps, block.end = end, rest, whole_end
-        if rest and self.pool.content is not None:
-            self.pool.evict(self.pool.used(self.batch, self.partial, self._steps), self._steps)
 
     def _record_steps(self, block: Block) -> None:
         """One row per step of a block that is about to be committed."""
@@ -163,7 +141,7 @@ class Rank:
         batch = self.batch
         for sequence in list(batch.sequences.values()):
             if not sequence.finished:
-                self._account(sequence, batch.step - sequence.joined)
+                sequence.record_rounds(batch.step - sequence.joined, self._recorder)
                 emitted = sequence.emitted_before(batch.step)
                 batch.leave(sequence)
                 sequence.emitted = emitted
@@ -173,19 +151,21 @@ class Rank:
         """Prefill of the coming step; a step that preempted admits nobody (vLLM V1)."""
         if preempted and self.partial is None:
             return []
-        free = self.pool.kv.blocks - self.pool.used(self.batch, self.partial, self._steps)
+        used = self.pool.used(self.batch, self.partial, self.steps)
+        self.pool.evict(used, self.steps)
+        free = self.pool.kv.blocks - used
         return self._scheduler.chunks(() if preempted else self._visible(), self._room(free))
 
     def _visible(self) -> Iterable[Sequence]:
         """Waiting requests that the planning of the coming step has seen."""
         if not self._planned_ahead:
             return self.waiting
-        return (sequence for sequence in self.waiting if sequence.seen <= self._steps)
+        return (sequence for sequence in self.waiting if sequence.seen <= self.steps)
 
     def _room(self, free_blocks: int) -> Room:
         decoding, future = len(self.batch), self.batch.most_blocks - self.batch.blocks
         tokens = self.rounds.tokens(decoding) if self._scheduler.mixes else 0
-        decoding += self.pool.held_sequences(self._steps)
+        decoding += self.pool.held_sequences(self.steps)
         return Room(decoding, tokens, self.partial, free_blocks, self.pool, self._decoded, future)
 
     def _plan_prefill(self, now: int, chunks: list[Chunk]) -> Block:
@@ -204,9 +184,9 @@ class Rank:
             history += sequence.prefilled
             pairs += tokens * sequence.prefilled + tokens * (tokens + 1) // 2
             completed += tokens == sequence.unfilled_tokens
-        if self.pool.full_with(self.batch, self.partial, self._steps, chunks):
-            used = self.pool.used(self.batch, None, self._steps) + self.pool.chunk_blocks(chunks)
-            self.pool.evict(used, self._steps)
+        if self.pool.content is not None:
+            used = self.pool.used(self.batch, None, self.steps) + self.pool.chunk_blocks(chunks)
+            self.pool.evict(used, self.steps)
         moments = (len(chunks), new, history, pairs, completed)
         decoding = len(self.batch) if self._scheduler.mixes else 0
         ticks = self.rounds.prefill_ticks(self.batch, decoding, moments)
@@ -218,8 +198,8 @@ class Rank:
         if not self.waiting:
             return None
         newest = max(sequence.seen for sequence in self.waiting)
-        if newest > self._steps or decoded or self.pool.held_sequences(self._steps):
-            self._steps = max(newest, self._steps + 1)
+        if newest > self.steps or decoded or self.pool.held_sequences(self.steps):
+            self.steps = max(newest, self.steps + 1)
             return self.plan(now)
         return None
 
@@ -227,10 +207,10 @@ class Rank:
         """Steps until a sequence finishes, the pool runs dry or somebody is seen; at least 1, for this step fits."""
         batch = self.batch
         steps = min(batch.next_end() - batch.step, self._max_block_steps)
-        if preempted or (self.waiting and self.pool.held_sequences(self._steps)):
+        if preempted or (self.waiting and self.pool.held_sequences(self.steps)):
             return 1
         if self._planned_ahead and self.waiting:
-            ahead = (sequence.seen - self._steps for sequence in self.waiting)
+            ahead = (sequence.seen - self.steps for sequence in self.waiting)
             steps = min([steps, *(later for later in ahead if later > 0)])
         if batch.most_blocks > self.pool.kv.blocks:
             steps = batch.ledger.steps_within(batch.step, steps, self.pool.most_blocks)
@@ -240,14 +220,14 @@ class Rank:
         """Preempt until the coming step's KV fits; the sequence is computed again later (vLLM V1)."""
         preempted = False
         blocks = self.pool.kv.blocks
-        while self.pool.crowded(self.batch, self.partial, self._steps) and self._needed_blocks() > blocks:
+        while self.pool.crowded(self.batch, self.partial, self.steps) and self._needed_blocks() > blocks:
             self._preempt()
             preempted = True
         return preempted
 
     def _needed_blocks(self) -> int:
         """KV blocks of the coming step before anybody is admitted, the next piece of a partial prefill included."""
-        needed, partial, kv = self.pool.used(self.batch, self.partial, self._steps), self.partial, self.pool.kv
+        needed, partial, kv = self.pool.used(self.batch, self.partial, self.steps), self.partial, self.pool.kv
         if partial is not None:
             tokens = sum(chunk.tokens for chunk in self._scheduler.chunks((), self._room(kv.blocks)))
             needed += kv.blocks_for(partial.prefilled + tokens) - kv.blocks_for(partial.prefilled)
@@ -261,7 +241,7 @@ class Rank:
         else:
             sequence = self._scheduler.victim(self.batch)
             if not sequence.finished:
-                self._account(sequence, self.batch.step - sequence.joined)
+                sequence.record_rounds(self.batch.step - sequence.joined, self._recorder)
             self.batch.leave(sequence)
             if sequence.finished:
                 return
@@ -299,10 +279,10 @@ class Rank:
         """Requests whose last token came with a round; without trailing rounds they hold slots and blocks on."""
         for sequence in finished:
             assert sequence.path is not None
-            self._account(sequence, len(sequence.path) - self._paths.rule.trailing_rounds)
+            sequence.record_rounds(len(sequence.path) - self._paths.rule.trailing_rounds, self._recorder)
             self._finish(sequence, now)
         if finished and self._planned_ahead and not self._paths.rule.trailing_rounds:
-            self.pool.hold(self._steps, finished)
+            self.pool.hold(self.steps, finished)
         return len(finished)
 
     def _finish(self, sequence: Sequence, now: int) -> None:
@@ -310,11 +290,3 @@ class Rank:
         self._recorder.finish[sequence.request] = now
         self._recorder.replica[sequence.request] = self._replica
         self.pool.free(sequence, sequence.prompt_tokens + sequence.output_tokens - 1)
-
-    def _account(self, sequence: Sequence, rounds: int) -> None:
-        """Rounds that the sequence has run since it joined, and what they drafted and accepted."""
-        recorder, request, path = self._recorder, sequence.request, sequence.path
-        if path is not None:
-            recorder.rounds[request] += rounds
-            recorder.accepted[request] += path.accepted(rounds)
-            recorder.drafted[request] += path.drafted(rounds)

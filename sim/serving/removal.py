@@ -24,7 +24,7 @@ def remove(rank: Rank, sequence: Sequence, recorder: Recorder) -> int:
         batch.leave(sequence)
         return sequence.output_tokens
     emitted = sequence.emitted_before(batch.step)
-    _account(sequence, batch.step, recorder)
+    sequence.record_rounds(batch.step - sequence.joined, recorder)
     batch.leave(sequence)
     rank.pool.free(sequence, sequence.prompt_tokens + emitted - 1)
     return emitted
@@ -39,16 +39,7 @@ def evacuate(rank: Rank, block: Block | None, recorder: Recorder) -> list[Sequen
         held[chunk.sequence.request] = chunk.sequence
     for sequence in rank.batch.sequences.values():
         if not sequence.finished:
-            _account(sequence, rank.batch.step, recorder)
+            sequence.record_rounds(rank.batch.step - sequence.joined, recorder)
             sequence.preempt(rank.batch.step)
             held[sequence.request] = sequence
     return [held[request] for request in sorted(held)]
-
-
-def _account(sequence: Sequence, step: int, recorder: Recorder) -> None:
-    """Rounds that `sequence` ran before `step`, and what they drafted and accepted."""
-    request, path, rounds = sequence.request, sequence.path, step - sequence.joined
-    assert path is not None
-    recorder.rounds[request] += rounds
-    recorder.accepted[request] += path.accepted(rounds)
-    recorder.drafted[request] += path.drafted(rounds)

@@ -7,6 +7,7 @@ from typing import Protocol
 from sim.metrics.record import NOT_YET, Recorder
 from sim.serving.block import Block
 from sim.serving.clock import PLAN, STEP_END, Environment, Event, Process, at
+from sim.serving.interruption import boundary, over, settle
 from sim.serving.rank import Rank
 from sim.serving.removal import evacuate, remove
 from sim.serving.sequence import Sequence
@@ -112,7 +113,7 @@ class Replica:
         """
         now, block = int(self._env.now), self._block
         if block is not None:
-            self.rank.settle(block, now)
+            settle(self.rank, block, now)
             self._block = None
             self._move_alarm(Event(self._env))
         held = evacuate(self.rank, block, self._recorder)
@@ -124,7 +125,7 @@ class Replica:
         block, batch = self._block, self.rank.batch
         if block is None or block.chunks:
             return self.tokens
-        steps, _ = self.rank.over(block, time)
+        steps, _ = over(self.rank, block, time)
         return self.tokens + batch.ledger.cached(batch.step + steps) - batch.ledger.cached(batch.step)
 
     def prefix_hit_at(self, time: int, sequence: Sequence) -> int:
@@ -134,7 +135,7 @@ class Replica:
             return found
         # What the steps of a block evict is known only once they are committed.
         before = self.rank.batch.step
-        self.rank.settle(block, time)
+        settle(self.rank, block, time)
         if self.rank.batch.step == before:
             return found
         if self._counts_tokens:
@@ -166,7 +167,7 @@ class Replica:
         block = self._block
         if block is None or block.steps == 1:
             return
-        steps, end = self.rank.boundary(block, int(self._env.now))
+        steps, end = boundary(self.rank, block, int(self._env.now))
         if steps < block.steps:
             block.steps, block.end = steps, end
             self._move_alarm(at(self._env, end, STEP_END))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from sim.metrics.record import Recorder
 from sim.serving.paths import Path
 
 
@@ -64,6 +65,13 @@ class Sequence:
             self.emitted = self.emitted_before(step)
         self.path = None
         self.prefilled = 0
+
+    def record_rounds(self, rounds: int, recorder: Recorder) -> None:
+        """Write down `rounds` that it has run since it joined, and what they drafted and accepted."""
+        if self.path is not None:
+            recorder.rounds[self.request] += rounds
+            recorder.accepted[self.request] += self.path.accepted(rounds)
+            recorder.drafted[self.request] += self.path.drafted(rounds)
 
 
 class Chunk(NamedTuple):

@@ -15,6 +15,7 @@ class Verification:
 
     Attributes:
         drafts: draft tokens per sequence and round (the most, where sequences differ).
+        changes: whether anything but a request itself ever changes it.
     """
 
     def __init__(self, setup: RankSetup, paths: Paths) -> None:
@@ -24,11 +25,12 @@ class Verification:
         self._ragged = paths.rule.ragged
         self._width = paths.rule.width
         self._chooser = setup.chooser() if setup.chooser is not None else None
+        self.changes = self._chooser is not None
         self._choice = Choice(setup.drafts)
 
     def choose(self, batch: Batch) -> bool:
         """Ask for the coming step's draft length; whether it is another one than before."""
-        if self._chooser is None or not batch:
+        if self._chooser is None or not batch.sequences:
             return False
         self._choice = self._chooser.choose(len(batch), batch.cached)
         changed = self._choice.drafts != self.drafts
@@ -67,7 +69,7 @@ class Verification:
         """How long the coming rounds last, while nobody joins or leaves."""
         if self._ragged:
             return RaggedPace(self._prices, batch.ledger, len(batch))
-        return SteadyPace(self._prices.decode(len(batch), self.drafts), batch.ledger)
+        return SteadyPace(self._prices.decode(len(batch.sequences), self.drafts), batch.ledger)
 
     def prefill_ticks(self, batch: Batch, decoding: int, moments: tuple[int, int, int, int, int]) -> int:
         """Ticks of one step that prefills, while `decoding` sequences (all or none) decode."""

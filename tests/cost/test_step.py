@@ -34,7 +34,7 @@ def cost(request):
 
 
 def times_of(cost):
-    return StepTimes(lambda drafts: cost, cost.width - 1, 8192, 1 << 20)
+    return StepTimes(lambda _: cost, cost.width - 1, 8192, 1 << 20)
 
 
 def shapes(cost, n=200):

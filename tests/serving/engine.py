@@ -23,6 +23,7 @@ from sim.speculation.acceptance import ConstantRate
 from sim.speculation.length import Length, Offers, Outlook
 from sim.speculation.request_length import RequestLength
 from tests.serving import reference
+from tests.serving.reference_rank import ReferenceRank
 
 
 @dataclass
@@ -146,7 +147,7 @@ class Deployment:
         log |= {name: [0] * n for name in ("rounds", "accepted", "drafted", "preemptions")}
         acceptance = ConstantRate(rate=self.rate)
         prices = CurvedPrices()
-        return lambda: reference.ReferenceRank(
+        return lambda: ReferenceRank(
             prices,
             acceptance if self.most else None,
             self.most,

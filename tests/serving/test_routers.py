@@ -8,7 +8,7 @@ import pytest
 from sim.draws import derive, key, uniform
 from sim.serving.router import Arrival, LeastRequests, LeastTokens, PowerOfTwo, PrefixAware, Random, RoundRobin
 from sim.serving.sequence import Sequence
-from tests.serving.reference import Seq
+from tests.serving.reference_rank import Seq
 
 
 class PlainFleet:

@@ -12,13 +12,13 @@ from omegaconf import OmegaConf
 from sim import theory
 from sim.data import data_dir, names_in
 from sim.speculation import acceptance
+from sim.speculation.tree import RatePerRank
 
 FOLDER = data_dir("conf") / "speculation" / "acceptance"
 SCHEMAS = {
-    f"{re.sub('(?<!^)(?=[A-Z])', '_', name).lower()}_schema": getattr(acceptance, name)
-    for name in acceptance.__all__
-    if name != "Acceptance"
-}
+    f"{re.sub('(?<!^)(?=[A-Z])', '_', kind.__name__).lower()}_schema": kind
+    for kind in (getattr(acceptance, name) for name in acceptance.__all__ if name != "Acceptance")
+} | {"rate_per_rank_schema": RatePerRank}
 
 
 def load(name, **overrides):

@@ -1,4 +1,4 @@
-"""Drafters by hand: passes, weights, KV and verified tokens of each on Llama-3.1-8B or a model that has what it needs."""
+"""Drafters by hand: passes, weights, KV and verified tokens, on Llama-3.1-8B or a model that has what one needs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sim import Cluster, ConstantRate, DraftModel, Fixed, Speculation, load_model, simulate, step_cost
+from sim import Cluster, ConstantRate, DraftModel, Fixed, Speculation, load_model, read_engine, simulate, step_cost
 from sim.cost.drafting import Drafting
 from sim.cost.lines import TICKS_PER_S
 from sim.cost.shape import StepShape
@@ -133,16 +133,15 @@ def test_only_the_first_pass_fuses_hidden_states():
 
 @pytest.mark.parametrize(("drafter", "drafts"), DRAFTERS.values(), ids=DRAFTERS)
 def test_steps_in_ticks_equal_the_cost(drafter, drafts):
-    cost = step_cost(deployment(drafter, drafts))
+    engine = replace(read_engine("vllm_0_10"), round_host_s=1.0e-3, draft_token_host_s=2.0e-6)
+    cost = step_cost(deployment(drafter, drafts, engine=engine))
     times = StepTimes(lambda _: cost, drafts, 8192, 1 << 20)
     for sequences, prompt, completed in ((0, 300, 1), (9, 500, 0), (60, 1000, 1)):
         shape = StepShape(
             sequences=sequences, width=cost.width, context_tokens=sequences * 700, chunks=1, prefill_tokens=prompt,
             prefill_pairs=prompt * (prompt + 1) // 2, completed=completed,
         )  # fmt: skip
-        ticks = times.mixed(
-            drafts, sequences, sequences * 700, 1, prompt, 0, prompt * (prompt + 1) // 2, completed
-        )
+        ticks = times.mixed(drafts, sequences, sequences * 700, 1, prompt, 0, prompt * (prompt + 1) // 2, completed)
         assert ticks / TICKS_PER_S == pytest.approx(float(cost.seconds(shape)), rel=3e-3)
     decoding = StepShape(sequences=9, width=cost.width, context_tokens=6300)
     assert times.decode(9, drafts).at(6300) / TICKS_PER_S == pytest.approx(float(cost.seconds(decoding)), rel=2e-3)
@@ -167,7 +166,7 @@ def test_a_draft_on_one_gpu_weighs_all_on_that_gpu():
     one, all_four = (step_cost(deployment(Eagle(tensor_parallel=n), 3, cluster=cluster)).draft for n in (1, 0))
     assert (one.tensor_parallel, all_four.tensor_parallel) == (1, 4)
     assert Resident(one.model, 1).weight_bytes == 4 * Resident(all_four.model, 4).weight_bytes
-    with pytest.raises(ValueError, match="must be 1 or cluster.tensor_parallel = 4, got 2"):
+    with pytest.raises(ValueError, match=r"must be 1 or cluster\.tensor_parallel = 4, got 2"):
         step_cost(deployment(Eagle(tensor_parallel=2), 3, cluster=cluster))
 
 
@@ -236,3 +235,15 @@ def speculation(drafter, drafts):
 def test_bad_input_is_refused(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def test_rounds_cost_the_host_more_than_plain_steps():
+    """1 ms per round and 2 us for each of 9 x 3 draft tokens."""
+    engine = replace(read_engine("vllm_0_10"), round_host_s=1.0e-3, draft_token_host_s=2.0e-6)
+    less, more = (step_cost(deployment(Eagle(), 3, engine=e)) for e in (read_engine("vllm_0_10"), engine))
+    shape = StepShape(sequences=9, width=4, context_tokens=6300)
+    assert float(more.seconds(shape)) - float(less.seconds(shape)) == pytest.approx(1.0e-3 + 27 * 2.0e-6)
+    plain = replace(more, width=1, drafting=None)
+    assert float(plain.seconds(replace(shape, width=1))) == pytest.approx(
+        float(replace(less, width=1, drafting=None).seconds(replace(shape, width=1)))
+    )
