@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import current_thread, main_thread
 from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from sim.catalogue import load_model
 from sim.config import Experiment
 from sim.cost.host import Engine
+from sim.cost.moesd_forward import Moesd
 from sim.cost.pricing import Analytic, Auto, CostModel, Fitted, Table
 from sim.cost.routing import Histogram, PowerLaw, Routing, TrainedGate, Uniform
-from sim.data import data_dir
+from sim.data import data_dir, names_in
+from sim.disaggregation import Disaggregation, kinds
 from sim.files import write_whole
 from sim.hardware import Cluster, resolve
 from sim.metrics.measure import Measure
 from sim.model import Model, with_sparsity
+from sim.run_fit.calibration import RunCalibration, read_run_calibration
 from sim.serving.chunked import ChunkedPrefill, DecodePriority, PriorityClasses, ShortestFirst
+from sim.serving.ending import DeadlockError
+from sim.serving.failures import Failures, PlannedFailures, RandomFailures
 from sim.serving.prefill_first import IterationLevel, PrefillFirst, SglangPrefillFirst, StaticBatch
-from sim.serving.router import LeastRequests, RoundRobin, Router
+from sim.serving.router import LeastRequests, LeastTokens, PowerOfTwo, PrefixAware, Random, RoundRobin, Router
 from sim.serving.scheduler import Scheduler
 from sim.speculation.acceptance import (
     BetaRate,
@@ -82,9 +90,11 @@ OPTIONS: dict[str, tuple[type, ...]] = {
         StaticBatch,
         IterationLevel,
     ),
-    "router": (LeastRequests, RoundRobin),
+    "router": (LeastRequests, RoundRobin, Random, PowerOfTwo, LeastTokens, PrefixAware),
+    "disaggregation": (Disaggregation,),
+    "failures": (RandomFailures, PlannedFailures),
     "routing": (Uniform, PowerLaw, TrainedGate, Histogram),
-    "cost": (Auto, Fitted, Table, Analytic),
+    "cost": (Auto, Fitted, Table, Analytic, Moesd),
     "speculation/drafter": (DraftModel, Eagle, Mtp, NGram, Medusa, ParallelDraft),
     "speculation/length": (Fixed, TableByBatch, DisableAbove, MostTokens, Cascade, StepUpDown, Oracle),
     "speculation/acceptance": (
@@ -100,6 +110,10 @@ OPTIONS: dict[str, tuple[type, ...]] = {
     ),
 }
 """Every policy class by configuration group; a YAML of the group names its schema as `<snake_case_class>_schema`."""
+
+
+INTERRUPTED = 130
+"""What a shell reports of a program that Ctrl-C ended: 128 + SIGINT."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -123,14 +137,18 @@ class Job:
     workload: Workload
     scheduler: Scheduler
     router: Router
+    disaggregation: Disaggregation | None = None
+    failures: Failures | None = None
     speculation: Speculation | None = None
     engine: Engine
     routing: Routing
     cost: CostModel
+    calibration: str = ""
     measure: Measure = field(default_factory=Measure)
     seed: int = 0
     drop_oversized: bool = False
     keep_steps: bool = True
+    bands: bool = True
 
     def targets(self) -> list[Model]:
         """The models to compare."""
@@ -144,8 +162,23 @@ class Job:
         """Every target without and with speculation."""
         from sim.job import twins
 
-        shared = {name: getattr(self, name) for name in Job.__slots__ if name not in {"models", "model", "sparsity"}}
-        return [twin for target in self.targets() for twin in twins(Experiment(model=target, **shared))]
+        own = {"models", "model", "sparsity", "calibration", "bands"}
+        shared = {name: getattr(self, name) for name in Job.__slots__ if name not in own}
+        made = [Experiment(model=target, **shared) for target in self.targets()]
+        found = self.run_calibration()
+        return [twin for one in made for twin in twins(one if found is None else found.applied(one))]
+
+    def run_calibration(self) -> RunCalibration | None:
+        """The constants that `calibration` names.
+
+        Raises:
+            ValueError: no such file, or `cost.kernel_factor` beside it.
+        """
+        if not self.calibration:
+            return None
+        if self.cost.kernel_factor != 1.0:
+            raise ValueError("cost.kernel_factor has no effect beside calibration, which holds one; remove one")
+        return read_run_calibration(Path(self.calibration))
 
 
 def _snake(name: str) -> str:
@@ -161,13 +194,35 @@ def _store_schemas() -> None:
 
 
 def _run(config: DictConfig) -> None:
-    """One job. What the user got wrong ends a single run with one line; a sweep goes on to its next job."""
+    """One job. What the user got wrong ends a single run with one line; a sweep goes on to its next job.
+
+    Ctrl-C, which ended the program at once while it started, ends it with what is done.
+    """
+    if current_thread() is main_thread() and signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         _simulate(config)
-    except ValueError as error:
+    except (ValueError, FileNotFoundError, DeadlockError) as error:
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             raise
         sys.exit(f"moesd-sim: {error}")
+    except KeyboardInterrupt:
+        print("moesd-sim: interrupted", file=sys.stderr)  # noqa: T201 - the command line speaks here
+        sys.exit(INTERRUPTED)
+
+
+def job_of(config: DictConfig) -> Job:
+    """The composed tree as a checked job.
+
+    Raises:
+        ValueError: a value that an option needs is missing, or one is out of bounds; the message names the field.
+    """
+    missing = sorted(OmegaConf.missing_keys(config))
+    if missing:
+        raise ValueError(f"{missing[0]} must be given: {missing[0]}=... (what it takes is said in the option's YAML)")
+    job = OmegaConf.to_object(config)
+    assert isinstance(job, Job)
+    return job
 
 
 def _simulate(config: DictConfig) -> None:
@@ -175,42 +230,70 @@ def _simulate(config: DictConfig) -> None:
     from rich.console import Console
 
     from sim.job import compare
-    from sim.table import comparison_table
+    from sim.table import bands_table, comparison_table
 
     console = Console()
     folder = Path(HydraConfig.get().runtime.output_dir)
     with console.status("") as status:
-        job = OmegaConf.to_object(config)
-        assert isinstance(job, Job)
-        comparison = compare(job.experiments(), lambda label: status.update(f"simulating {label}"))
+        job = job_of(config)
+        comparison = compare(job.experiments(), lambda label: status.update(f"simulating {label}"), bands=job.bands)
         status.update("writing the report")
         comparison.save(folder)
         write_whole(folder / "config.yaml", lambda path: path.write_text(OmegaConf.to_yaml(config, resolve=True)))
     if comparison.results:
-        console.print(comparison_table(comparison.summaries()))
+        summaries = comparison.summaries()
+        console.print(comparison_table(summaries))
+        bands = bands_table(summaries)
+        if bands is not None:
+            console.print(bands)
+            console.print("Bands: errors of step times by op family; acceptance is taken as given.", style="dim")
     for label, reason in comparison.infeasible.items():
         console.print(f"[bold]{label} cannot run:[/bold] {reason}")
-    gpu, link = resolve(job.cluster)
-    console.print(f"Step times: {job.cost.note(gpu, link if job.cluster.tensor_parallel > 1 else None)}.", style="dim")
+    if comparison.partial:
+        left = f"; not run: {'; '.join(comparison.not_run)}" if comparison.not_run else ""
+        console.print(f"[bold]Interrupted[/bold]: figures are of what was done by then{left}", soft_wrap=True)
+    for cluster in kinds(job.cluster, job.disaggregation):
+        gpu, link = resolve(cluster)
+        note = job.cost.note(gpu, link if cluster.gpus_per_replica > 1 else None)
+        console.print(f"Step times: {note}.", style="dim")
+    calibration = job.run_calibration()
+    if calibration is not None:
+        for model in job.targets():
+            console.print(f"{model.name}: {calibration.note(model.name, job.cluster.tensor_parallel)}.", style="dim")
     console.print(str(folder), soft_wrap=True)
+    if comparison.partial:
+        sys.exit(INTERRUPTED)
+
+
+def _refuse_fields_of_what_is_off(arguments: list[str]) -> None:
+    """A field of a group that is off ends in one line; Hydra would end in an assertion of its own."""
+    for group, chosen in (("speculation", "draft_model"), ("failures", "off"), ("disaggregation", "off")):
+        choices = [argument.partition("=")[2] for argument in arguments if argument.startswith(f"{group}=")]
+        fields = [argument for argument in arguments if argument.lstrip("+").startswith(f"{group}.")]
+        if fields and [chosen, *choices][-1] in {"off", "null"} and not any("--config" in a for a in arguments):
+            known = ", ".join(name for name in names_in(data_dir("conf") / group) if name != "off")
+            sys.exit(f"moesd-sim: {fields[0]} has no effect with {group}=off; choose {group}= one of {known}")
 
 
 def compose(*overrides: str) -> list[Experiment]:
     """The experiments that `moesd-sim` would run with these overrides, in its order.
 
     Raises:
-        ValueError: a value is out of bounds; the message names the field.
-        hydra.errors.HydraException: an unknown group, option or field.
+        ValueError: a value is out of bounds, or an unknown group, option or field; the message names it.
     """
     _store_schemas()
     with hydra.initialize_config_dir(config_dir=str(data_dir("conf")), version_base="1.3"):
-        job = OmegaConf.to_object(hydra.compose("config", overrides=list(overrides)))
-    assert isinstance(job, Job)
-    return job.experiments()
+        try:
+            config = hydra.compose("config", overrides=list(overrides))
+        except HydraException as error:
+            told = str(error).partition("Config search path")[0]
+            raise ValueError(" ".join(told.replace("In 'config': ", "").split())) from error
+    return job_of(config).experiments()
 
 
 def main() -> None:
     """Compose the configuration from `sys.argv` and run the job."""
     _store_schemas()
+    _refuse_fields_of_what_is_off(sys.argv[1:])
     application: Any = hydra.main(version_base="1.3", config_path=str(data_dir("conf")), config_name="config")(_run)
     application()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 
@@ -23,9 +24,12 @@ Examples:
   moesd-sim -m speculation.length.drafts=1,2,3,5 seed=0,1
 
 Other words, each with its own --help:
+  advise [run=bench.json] [overrides] SD on or off, drafter, draft lengths, load limits, and what to paste into an engine
   compare measured.json [overrides]   a measured run (vLLM bench, GuideLLM, genai-perf) against its prediction
+  study NAME [overrides]              a table over batch sizes with its figures; without NAME: what there is
   profile --model NAME --out FILE     time the kernels that the cost model prices, on this machine's GPU
   calibrate traces=FILE gpu=NAME      kernel timings in, constants of the cost model out
+  calibrate run=bench.json [overrides] a benchmark of yours in, host time and a factor on kernel times out
 
 Groups (group=option):
 """
@@ -52,6 +56,9 @@ def main() -> None:
         sys.exit(
             f"moesd-sim: unknown word {arguments[0]!r}; known: {', '.join(WORDS)}, or overrides such as model=qwen3_8b"
         )
+    # Until a job runs there is nothing to write, and the libraries that start it swallow a KeyboardInterrupt.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     from sim import application
 
     application.main()
@@ -65,6 +72,13 @@ def _compare(arguments: list[str]) -> int:
     return 0
 
 
+def _study(arguments: list[str]) -> int:
+    from sim.application import compose
+    from sim.study.command import main as study
+
+    return study(arguments, compose)
+
+
 def _profile(arguments: list[str]) -> int:
     from sim.profiling.command import main as profile
 
@@ -72,19 +86,31 @@ def _profile(arguments: list[str]) -> int:
 
 
 def _calibrate(arguments: list[str]) -> int:
+    if not any(argument.startswith("traces=") for argument in arguments):
+        from sim.application import compose
+        from sim.run_fit.command import main as fit
+
+        return fit(arguments, compose)
     from sim.calibration.calibrate import main as calibrate
 
     return calibrate(arguments)
 
 
-_OTHERS = {"compare": _compare, "profile": _profile, "calibrate": _calibrate}
+def _advise(arguments: list[str]) -> int:
+    from sim.advise.command import main as advise
+    from sim.application import compose
+
+    return advise(arguments, compose)
+
+
+_OTHERS = {"advise": _advise, "compare": _compare, "study": _study, "profile": _profile, "calibrate": _calibrate}
 WORDS = ("run", *_OTHERS)
 
 
 def _groups() -> str:
     """The configuration groups and their options, one line each."""
     conf = data_dir("conf")
-    folders = sorted(path for path in conf.rglob("*") if path.is_dir() and names_in(path))
+    folders = sorted(path for path in conf.rglob("*") if path.is_dir() and names_in(path) and path.name != "study")
     return "".join(f"  {_name(folder, conf)}: {', '.join(names_in(folder))}\n" for folder in folders)
 
 

@@ -7,10 +7,13 @@ from dataclasses import dataclass, field
 from sim.cost.host import Engine
 from sim.cost.pricing import CostModel
 from sim.cost.routing import Routing
+from sim.disaggregation import Disaggregation
 from sim.hardware import Cluster
+from sim.metrics.bands import MeasuredStep
 from sim.metrics.measure import Measure
 from sim.model import Model
-from sim.serving.router import Router
+from sim.serving.failures import Failures
+from sim.serving.router import PrefixAware, Router
 from sim.serving.scheduler import Scheduler
 from sim.speculation.speculation import Speculation
 from sim.workload import Workload
@@ -26,11 +29,14 @@ class Experiment:
         workload: the request stream.
         scheduler: batching policy of every rank.
         router: which replica a request goes to.
+        disaggregation: the pool that prefills for the cluster's replicas, None where they do it themselves.
+        failures: when replicas die and what becomes of their requests, None for never.
         speculation: how drafts are made and accepted, None without SD.
         engine: host-side constants of the engine version.
         routing: how tokens choose experts (no effect on a dense model).
         cost: where op times come from.
         measure: which part of the run counts, against which bounds, with which confidence.
+        measured_step: a step whose time a run of one's own has shown (`moesd-sim calibrate run=`); narrows bands.
         seed: of every draw; one seed, one result.
         drop_oversized: leave out requests longer than the model's context and count them, instead of refusing the run.
         keep_steps: keep one row per step for `steps.parquet` and token latencies; without, only blocks of steps are
@@ -45,8 +51,11 @@ class Experiment:
     engine: Engine
     routing: Routing
     cost: CostModel
+    disaggregation: Disaggregation | None = None
+    failures: Failures | None = None
     speculation: Speculation | None = None
     measure: Measure = field(default_factory=Measure)
+    measured_step: MeasuredStep | None = None
     seed: int = 0
     drop_oversized: bool = False
     keep_steps: bool = True
@@ -59,8 +68,37 @@ class Experiment:
                 f"routing.redundant_experts has no effect without cluster.expert_parallel, got "
                 f"{self.routing.redundant_experts}; set it to 0"
             )
+        if self.cluster.pipeline_parallel > 1 and self.speculation is not None:
+            raise ValueError(
+                f"cluster.pipeline_parallel must be 1 with speculation, got {self.cluster.pipeline_parallel}: vLLM "
+                "documents them as not composable (0.15); set speculation=off or use cluster.tensor_parallel"
+            )
+        if self.cluster.data_parallel > 1 and isinstance(self.router, PrefixAware):
+            raise ValueError(
+                "router PrefixAware must not stand before cluster.data_parallel > 1, got "
+                f"{self.cluster.data_parallel}: a replica hands requests to its ranks by load, wherever their prefix "
+                "is; choose another router"
+            )
+        if self.failures is not None:
+            self.failures.check(self.replicas)
+        if self.disaggregation is not None:
+            self.disaggregation.check(self.cluster, self.scheduler, self.router)
+            if self.speculation is not None:
+                self.disaggregation.check_drafter(self.speculation.drafter, self.model)
         speculation = self.speculation
         self.scheduler.check(1 if speculation is None else speculation.drafter.verify_tokens(self.drafts))
+
+    @property
+    def replicas(self) -> int:
+        """Those of the cluster and, before them, those that prefill for them."""
+        prefill = self.disaggregation.prefill_replicas if self.disaggregation is not None else 0
+        return prefill + self.cluster.replicas
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of all replicas."""
+        settings = self.disaggregation
+        return self.cluster.gpus + (settings.prefill_side(self.cluster).gpus if settings is not None else 0)
 
     @property
     def drafts(self) -> int:

@@ -70,10 +70,19 @@ def active_params(model: Model, tables: int = 1) -> int:
 
 def weight_bytes_total(model: Model) -> float:
     """Bytes the weights take as served, over all GPUs, nothing replicated; prediction modules left out."""
-    experts = sum(run.count * run.ffn.experts * run.ffn.expert_params(model.hidden) for run in model.layers)
-    tables = _table_count(model, 2) * model.vocab * model.embedding_width
-    rest = params(model) - experts - tables
-    return experts * model.expert_bytes + tables * model.embedding_bytes + rest * model.weight_bytes
+    experts = _expert_params(model)
+    rest = params(model) - experts - model.own_tables * model.vocab * model.embedding_width
+    return experts * model.expert_bytes + model.own_tables * table_bytes(model) + rest * model.weight_bytes
+
+
+def table_bytes(model: Model) -> float:
+    """Bytes of one vocabulary table: the embedding, or the LM head."""
+    return model.vocab * model.embedding_width * model.embedding_bytes
+
+
+def expert_bytes_total(model: Model) -> float:
+    """Bytes the routed experts take of `weight_bytes_total`."""
+    return _expert_params(model) * model.expert_bytes
 
 
 def flops_per_token(model: Model, context_tokens: int) -> int:
@@ -95,6 +104,10 @@ def flops_per_token(model: Model, context_tokens: int) -> int:
         )
         total += run.count * (2 * weights + run.attention.core_flops(context_tokens))
     return total
+
+
+def _expert_params(model: Model) -> int:
+    return sum(run.count * run.ffn.experts * run.ffn.expert_params(model.hidden) for run in model.layers)
 
 
 def _params(model: Model, tables: int, experts: list[int]) -> int:

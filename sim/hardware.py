@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 
 from sim.data import data_dir, names_in, read_named
 
@@ -128,15 +129,20 @@ class Link:
 
 @dataclass(kw_only=True, slots=True)
 class Cluster:
-    """The GPUs a model is served on: `replicas` engines of `tensor_parallel` GPUs each (Hydra group `cluster`).
+    """The GPUs a model is served on: `replicas` engines of one or more GPUs each (Hydra group `cluster`).
 
     Attributes:
         gpu: a name of `known_gpus()`.
         gpu_overrides: field -> figure on top of it, for example `peak_flops_per_s.bf16` (see `read_gpu`).
-        tensor_parallel: ranks the weights are cut over.
-        expert_parallel: experts lie whole on the ranks instead of being cut (vLLM: enable_expert_parallel).
+        tensor_parallel: GPUs the weights are cut over.
+        data_parallel: attention ranks of a replica, of `tensor_parallel` GPUs each: every one has attention weights, a
+            scheduler, a queue and a KV pool of its own, the routed experts are shared over the GPUs of all, and all
+            step together (vLLM: data_parallel_size of a MoE model; SGLang: enable_dp_attention).
+        expert_parallel: experts lie whole on the GPUs instead of being cut (vLLM: enable_expert_parallel).
+        pipeline_parallel: stages that the layers are cut into; as many batches are in flight.
+        pipeline_link: between stages; "" is that between GPUs.
         replicas: independent engines behind the router.
-        link: between the ranks of a replica; "" is the GPU's own.
+        link: between the GPUs of a replica, or of a stage; "" is the GPU's own.
         memory_utilization: share of GPU memory the engine may take (vLLM: gpu_memory_utilization).
         kv_blocks: KV blocks per rank; 0 computes them from what memory is left.
         block_tokens: tokens per KV block.
@@ -148,7 +154,10 @@ class Cluster:
     gpu: str
     gpu_overrides: dict[str, float] = field(default_factory=dict)
     tensor_parallel: int = 1
+    data_parallel: int = 1
     expert_parallel: bool = False
+    pipeline_parallel: int = 1
+    pipeline_link: str = ""
     replicas: int = 1
     link: str = ""
     memory_utilization: float = 0.9
@@ -156,22 +165,43 @@ class Cluster:
     block_tokens: int = 16
 
     def __post_init__(self) -> None:
-        _check_range("cluster.tensor_parallel", self.tensor_parallel, 1, 1024, "GPUs per replica")
+        _check_range("cluster.tensor_parallel", self.tensor_parallel, 1, 1024, "GPUs per rank")
+        _check_range("cluster.data_parallel", self.data_parallel, 1, 1024, "attention ranks per replica")
         _check_range("cluster.replicas", self.replicas, 1, 4096, "engines")
         _check_range("cluster.memory_utilization", self.memory_utilization, 0.01, 1, "a share of GPU memory")
         _check_range("cluster.kv_blocks", self.kv_blocks, 0, 10**9, "0 computes them from memory")
         _check_range("cluster.block_tokens", self.block_tokens, 1, 4096, "tokens per KV block")
-        if self.tensor_parallel == 1 and (self.expert_parallel or self.link):
+        _check_range("cluster.pipeline_parallel", self.pipeline_parallel, 1, 1024, "stages per replica")
+        if self.pipeline_parallel > 1 and self.data_parallel > 1:
+            raise ValueError(
+                f"cluster.pipeline_parallel must be 1 where cluster.data_parallel is {self.data_parallel}, got "
+                f"{self.pipeline_parallel}: pipelines of attention ranks in lockstep are not modelled"
+            )
+        if self.pipeline_parallel == 1 and self.pipeline_link:
+            raise ValueError(
+                f'cluster.pipeline_link must be "" where cluster.pipeline_parallel is 1 (no effect), got '
+                f"{self.pipeline_link!r}"
+            )
+        if self.gpus_per_replica == 1 and (self.expert_parallel or self.link):
             name, off = ("expert_parallel", "false") if self.expert_parallel else ("link", '""')
             value = getattr(self, name)
             raise ValueError(
-                f"cluster.{name} must be {off} where cluster.tensor_parallel is 1 (no effect), got {value!r}"
+                f"cluster.{name} must be {off} where a replica has one GPU (no effect), got {value!r}"
             )
 
     @property
     def gpus_per_replica(self) -> int:
         """GPUs of one engine."""
-        return self.tensor_parallel
+        return self.tensor_parallel * self.data_parallel * self.pipeline_parallel
+
+    @property
+    def parallelism(self) -> str:
+        """How a replica is cut, in words."""
+        parts = [f"tensor parallel {self.tensor_parallel}"]
+        parts += [f"data parallel {self.data_parallel}"] if self.data_parallel > 1 else []
+        parts += ["expert parallel"] if self.expert_parallel else []
+        parts += [f"pipeline parallel {self.pipeline_parallel}"] if self.pipeline_parallel > 1 else []
+        return ", ".join(parts)
 
     @property
     def gpus(self) -> int:
@@ -184,9 +214,10 @@ def known_gpus() -> list[str]:
     return names_in(data_dir("hardware_specs") / "gpu")
 
 
-def read_link(name: str) -> Link:
-    """The catalogued link; an unknown name is a ValueError that lists the known ones."""
-    return read_named(data_dir("hardware_specs") / "link", name, Link, "cluster.link")
+@cache
+def read_link(name: str, setting: str = "cluster.link") -> Link:
+    """The catalogued link; an unknown name, which came from `setting`, is a ValueError that lists the known ones."""
+    return read_named(data_dir("hardware_specs") / "link", name, Link, setting)
 
 
 def read_gpu(name: str, overrides: Mapping[str, float] | None = None) -> Gpu:
@@ -199,7 +230,7 @@ def read_gpu(name: str, overrides: Mapping[str, float] | None = None) -> Gpu:
     Raises:
         ValueError: unknown name, unknown field (lists the known ones) or a figure out of bounds.
     """
-    gpu = read_named(data_dir("hardware_specs") / "gpu", name, Gpu, "cluster.gpu")
+    gpu = _catalogued(name)
     known = (*_GPU_BOUNDS, *(f"peak_flops_per_s.{dtype}" for dtype in DTYPES))
     for key, value in (overrides or {}).items():
         _check_known("a key of cluster.gpu_overrides", key, known)
@@ -207,15 +238,23 @@ def read_gpu(name: str, overrides: Mapping[str, float] | None = None) -> Gpu:
     return gpu
 
 
+@cache
+def _catalogued(name: str) -> Gpu:
+    return read_named(data_dir("hardware_specs") / "gpu", name, Gpu, "cluster.gpu")
+
+
 def resolve(cluster: Cluster) -> tuple[Gpu, Link]:
-    """The GPU and the link a cluster names; a ValueError where they cannot join `tensor_parallel` GPUs."""
+    """The GPU and the link a cluster names; a ValueError where they cannot join a replica's GPUs."""
     gpu = read_gpu(cluster.gpu, cluster.gpu_overrides)
     link = read_link(cluster.link or gpu.link)
     most = min(gpu.max_gpus_per_node, link.max_gpus or gpu.max_gpus_per_node)
-    if cluster.tensor_parallel > most:
+    near = cluster.gpus_per_replica // (cluster.pipeline_parallel if cluster.pipeline_link else 1)
+    if near > most:
+        names = ("tensor_parallel", "data_parallel", "pipeline_parallel")
+        sizes = [f"cluster.{name}" for name in names if getattr(cluster, name) > 1]
         raise ValueError(
-            f"cluster.tensor_parallel must be <= {most} ({gpu.name} over {link.name}), got {cluster.tensor_parallel}; "
-            "more GPUs can serve as cluster.replicas"
+            f"{' x '.join(sizes)} must be <= {most} ({gpu.name} over {link.name}), got {near}; "
+            "more GPUs can serve as cluster.replicas, or as stages over a cluster.pipeline_link"
         )
     return gpu, link
 

@@ -15,9 +15,11 @@ from sim.config import Experiment
 from sim.cost.lines import TICKS_PER_S
 from sim.cost.step import StepCost
 from sim.files import write_whole
-from sim.metrics.measure import measured
+from sim.metrics.ends import ends
+from sim.metrics.measure import Measure, measured
 from sim.metrics.record import Recorder
-from sim.metrics.summary import Times, block_phases, block_seconds, summarise
+from sim.metrics.summary import Times, block_phases, block_seconds, block_shape, in_seconds, summarise
+from sim.metrics.transfers import PrefillPool, transfer_columns, transfers
 from sim.request import Requests
 from sim.serving.kv import KvLayout
 
@@ -25,18 +27,32 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C stopped a simulation that had begun.
+
+    Attributes:
+        result: its beginning, marked `partial`.
+    """
+
+    def __init__(self, result: Result) -> None:
+        super().__init__()
+        self.result = result
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Result:
-    """A finished run.
+    """A run that has ended, or the beginning of one that was interrupted.
 
     Attributes:
         experiment: what was run.
         requests: the requests that were served, in order of arrival.
         recorder: times and blocks, in ticks.
-        cost: how steps were priced, at the longest draft length.
+        cost: how steps were priced, at the longest draft length; of the replicas that decode, where others prefill.
         cost_at: the same at any draft length.
         kv: the KV pool of each replica.
         events: SimPy events the run took.
+        partial: it was interrupted; figures are of what had happened by then.
+        prefill: the pool that prefills, None where every replica does.
     """
 
     experiment: Experiment
@@ -46,6 +62,8 @@ class Result:
     cost_at: Callable[[int], StepCost]
     kv: KvLayout
     events: int
+    partial: bool = False
+    prefill: PrefillPool | None = None
 
     @property
     def label(self) -> str:
@@ -55,9 +73,41 @@ class Result:
     def summary(self) -> dict[str, Any]:
         """Headline figures; the content of `summary.json`."""
         head = {"model": self.experiment.model.name, "drafts": self.experiment.drafts, "seed": self.experiment.seed}
-        gpus = self.experiment.cluster.gpus
-        figures = summarise(self.recorder, self.requests, self.cost, self.cost_at, self.step_seconds(), gpus)
-        return head | figures | measured(self.experiment.measure, self.requests, self.recorder)
+        gpus = self.experiment.gpus
+        phases = self.phases(self.recorder.blocks())
+        figures = summarise(self.recorder, self.requests, self.cost, self.cost_at, self.step_seconds(), gpus, phases)
+        if self.prefill is not None:
+            figures |= self._decode_pool(self.prefill)
+        measure = Measure() if self.partial else self.experiment.measure
+        return (
+            head
+            | {"partial": self.partial}
+            | figures
+            | {"transfer": transfers(self.recorder)}
+            | ends(self.recorder)
+            | measured(measure, self.requests, self.recorder)
+        )
+
+    def phases(self, blocks: dict[str, NDArray[np.int64]]) -> dict[str, NDArray[np.float64]]:
+        """Seconds of every block by phase, each block at the price of its own pool."""
+        if self.prefill is None:
+            return block_phases(blocks, self.cost_at)
+        prefills = blocks["replica"] < self.prefill.replicas
+        phases: dict[str, NDArray[np.float64]] = {}
+        for chosen, cost_at in ((prefills, self.prefill.cost_at), (~prefills, self.cost_at)):
+            own = {name: column[chosen] for name, column in blocks.items()}
+            for name, seconds in block_phases(own, cost_at).items():
+                phases.setdefault(name, np.zeros(len(prefills)))[chosen] = seconds
+        return phases
+
+    def _decode_pool(self, prefill: PrefillPool) -> dict[str, object]:
+        """Mean batch and queue of the replicas that decode, over their busy time."""
+        blocks = self.recorder.blocks()
+        weights = block_seconds(blocks) * (blocks["replica"] >= prefill.replicas)
+        if not weights.any():
+            return {}
+        means = {"running_requests": "sequences", "waiting_requests": "waiting"}
+        return {name: float(np.average(blocks[column], weights=weights)) for name, column in means.items()}
 
     def step_seconds(self) -> NDArray[np.float64]:
         """Duration of every step, blocks in order; of every block's mean step where steps were not kept."""
@@ -89,19 +139,25 @@ class Result:
                 "rounds": recorder.rounds,
                 "accepted_tokens": recorder.accepted,
                 "preemptions": recorder.preemptions,
+                "cancelled_s": in_seconds(recorder.cancelled),
+                "lost_s": in_seconds(recorder.lost),
+                "retries": recorder.retries,
+                "wasted_tokens": recorder.wasted,
+                **transfer_columns(recorder),
             }
         )
 
     def blocks_frame(self) -> pd.DataFrame:
-        """One row per block of steps, with the seconds of each phase."""
+        """One row per block of steps, with the seconds of each phase and the experts a step activates per MoE layer."""
         import pandas as pd
 
         blocks = self.recorder.blocks()
         frame = pd.DataFrame({name: column for name, column in blocks.items() if name not in {"start", "end"}})
         frame.insert(1, "start_s", blocks["start"] / TICKS_PER_S)
         frame.insert(2, "duration_s", block_seconds(blocks))
-        for name, seconds in block_phases(blocks, self.cost_at).items():
+        for name, seconds in self.phases(blocks).items():
             frame[f"{name}_s"] = seconds
+        frame["activated_experts"] = self.cost.target.distinct_experts(block_shape(blocks))
         return frame
 
     def steps_frame(self) -> pd.DataFrame:

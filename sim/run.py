@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from functools import cache, partial
+from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sim.config import Experiment
-from sim.cost.forward import ForwardCost
-from sim.cost.shape import StepShape
-from sim.cost.step import StepCost
-from sim.cost.times import StepTimes
+from sim.deployment import cost_at, rank_memory, replica_maker, step_cost
 from sim.errors import InfeasibleError
-from sim.hardware import resolve
-from sim.memory import Resident, kv_layout
-from sim.metrics.record import Recorder
-from sim.model import Model
+from sim.metrics.record import NOT_YET, Recorder
+from sim.pools import PrefillSide, pools_of
 from sim.request import Requests
-from sim.result import Result
+from sim.result import Interrupted, Result
 from sim.serving.clock import Clock
-from sim.serving.fleet import ReplicaFleet
+from sim.serving.disaggregated import DisaggregatedFleet, Pools
+from sim.serving.ending import run_to_end
+from sim.serving.fleet import ReplicaFleet, Spare
 from sim.serving.kv import KvLayout
-from sim.serving.paths import Paths, RoundRule
-from sim.serving.prefix import BlockIds
-from sim.serving.rank import Rank
-from sim.serving.setup import RankSetup
-from sim.speculation.length import Chooser, Outlook
-from sim.speculation.request_length import RequestLength
 from sim.workload.context import clip_to_context
 
 __all__ = ["Result", "cost_at", "simulate", "step_cost"]
@@ -44,21 +35,34 @@ def simulate(experiment: Experiment, requests: Requests | None = None) -> Result
         requests: the stream, where it was made already; else `experiment.workload` makes it.
 
     Raises:
-        InfeasibleError: the weights, or every single request, do not fit.
+        InfeasibleError: the weights, or every single request, do not fit; or no step is ever completed.
         ValueError: the workload is malformed or longer than the model's context.
+        DeadlockError: requests are left that nothing will ever serve.
+        Interrupted: by Ctrl-C; it holds the beginning of the run as a Result.
     """
     requests = requests if requests is not None else experiment.workload.requests(experiment.seed)
     context = experiment.model.max_context_tokens
     requests = clip_to_context(requests, context, drop=experiment.drop_oversized)
     cost = step_cost(experiment)
-    kv = _kv_layout(experiment, cost)
-    requests = _drop_never_fitting(requests, kv, cost.width)
+    kv = rank_memory(experiment, cost)
+    requests = _drop_never_fitting(requests, kv, requests.output_tokens - 2 + cost.width)
+    prefill = PrefillSide.of(experiment) if experiment.disaggregation is not None else None
+    if prefill is not None:
+        # What a request had out when a replica died is prefilled with its prompt.
+        again = requests.output_tokens if experiment.failures is not None else np.zeros_like(requests.output_tokens)
+        requests = _drop_never_fitting(requests, prefill.kv, again)
     recorder = Recorder(len(requests), experiment.keep_steps)
     env = Clock()
-    fleet = ReplicaFleet(env, _ranks(experiment, requests, cost, kv, recorder), experiment.router, requests, recorder)
-    env.run()
-    assert not any(fleet.loads), f"the run ended with requests still in the replicas: {fleet.loads}"
-    return Result(
+    if prefill is None:
+        replica = replica_maker(experiment, requests, cost, kv, recorder)
+        fleet = _fleet(experiment, env, replica, requests, recorder)
+    else:
+        pools, spare = pools_of(experiment, prefill, requests, cost, kv, recorder)
+        fleet = _pooled_fleet(experiment, env, pools, spare, requests, recorder)
+    whole = run_to_end(env, fleet, recorder)
+    if recorder.is_empty:
+        _refuse_empty(recorder, whole=whole)
+    result = Result(
         experiment=experiment,
         requests=requests,
         recorder=recorder,
@@ -66,50 +70,41 @@ def simulate(experiment: Experiment, requests: Requests | None = None) -> Result
         cost_at=partial(cost_at, experiment, cost),
         kv=kv,
         events=env.events,
+        partial=not whole,
+        prefill=prefill.pool if prefill is not None else None,
+    )
+    if not whole:
+        raise Interrupted(result)
+    return result
+
+
+def _fleet(experiment: Experiment, env: Clock, replica: Spare, requests: Requests, recorder: Recorder) -> ReplicaFleet:
+    units = [replica(number) for number in range(experiment.cluster.replicas)]
+    seed, failures = experiment.seed, experiment.failures
+    return ReplicaFleet(env, units, experiment.router, requests, recorder, seed=seed, failures=failures, spare=replica)
+
+
+def _pooled_fleet(
+    experiment: Experiment, env: Clock, pools: Pools, spare: Spare, requests: Requests, recorder: Recorder
+) -> ReplicaFleet:
+    seed, failures = experiment.seed, experiment.failures
+    return DisaggregatedFleet(env, pools, requests, recorder, seed=seed, failures=failures, spare=spare)
+
+
+def _refuse_empty(recorder: Recorder, *, whole: bool) -> None:
+    """No step was ever completed: there are no figures to give."""
+    if not whole:
+        raise KeyboardInterrupt
+    raise InfeasibleError(
+        f"no step was completed before {sum(t != NOT_YET for t in recorder.lost)} requests were lost with their "
+        f"replica and the clients of {sum(t != NOT_YET for t in recorder.cancelled)} gave up; allow retries "
+        "(failures.most_retries) or more time"
     )
 
 
-def step_cost(experiment: Experiment) -> StepCost:
-    """The price of the experiment's steps, those of its longest draft length."""
-    ranks, speculation = experiment.cluster.tensor_parallel, experiment.speculation
-    cost = StepCost(target=_forward(experiment, experiment.model, ranks), engine=experiment.engine)
-    if speculation is None:
-        return cost
-    model = speculation.drafter.draft_for(experiment.model)
-    if model is not None:
-        cost = replace(cost, draft=_forward(experiment, model, speculation.drafter.ranks(ranks)))
-    return cost_at(experiment, cost, experiment.drafts)
-
-
-def cost_at(experiment: Experiment, cost: StepCost, drafts: int) -> StepCost:
-    """`cost` at another draft length."""
-    speculation = experiment.speculation
-    if speculation is None:
-        return cost
-    drafter = speculation.drafter
-    return replace(cost, width=drafter.verify_tokens(drafts), drafting=drafter.drafting(drafts))
-
-
-def _forward(experiment: Experiment, model: Model, tensor_parallel: int) -> ForwardCost:
-    gpu, link = resolve(experiment.cluster)
-    expert_parallel = experiment.cluster.expert_parallel and model is experiment.model
-    return experiment.cost.forward(model, gpu, link, tensor_parallel, expert_parallel, experiment.routing)
-
-
-def _kv_layout(experiment: Experiment, cost: StepCost) -> KvLayout:
-    gpu, _ = resolve(experiment.cluster)
-    residents = [Resident(cost.target.model, cost.target.tensor_parallel)]
-    lookahead = 0
-    if cost.draft is not None:
-        residents.append(Resident(cost.draft.model, cost.draft.tensor_parallel))
-    if experiment.speculation is not None:
-        lookahead = experiment.speculation.drafter.lookahead_tokens(experiment.drafts)
-    return kv_layout(residents, gpu, experiment.cluster, experiment.engine, experiment.scheduler, lookahead)
-
-
-def _drop_never_fitting(requests: Requests, kv: KvLayout, width: int) -> Requests:
-    """Leave out, and count, requests whose last round needs more blocks than the pool has."""
-    tokens = requests.prompt_tokens + requests.output_tokens - 2 + width + kv.lookahead_tokens
+def _drop_never_fitting(requests: Requests, kv: KvLayout, more: NDArray[np.int64]) -> Requests:
+    """Leave out, and count, requests whose prompt and `more` tokens need more blocks than the pool has."""
+    tokens = requests.prompt_tokens + more + kv.lookahead_tokens
     fits = -(-tokens // kv.block_tokens) <= kv.blocks
     refused = int(np.count_nonzero(~fits))
     if not refused:
@@ -121,71 +116,3 @@ def _drop_never_fitting(requests: Requests, kv: KvLayout, width: int) -> Request
             "use more or larger GPUs"
         )
     return replace(requests.take(fits), dropped=(*requests.dropped, (NEVER_FITS, refused)))
-
-
-def _most_context_tokens(experiment: Experiment, kv: KvLayout) -> int:
-    """Cached tokens of the largest batch a rank can hold."""
-    return min(kv.blocks * kv.block_tokens, experiment.scheduler.max_seqs * experiment.model.max_context_tokens)
-
-
-def _ranks(experiment: Experiment, requests: Requests, cost: StepCost, kv: KvLayout, recorder: Recorder) -> list[Rank]:
-    speculation = experiment.speculation
-    costs = cache(partial(cost_at, experiment, cost))
-    times = StepTimes(
-        costs, experiment.drafts, experiment.scheduler.max_batched_tokens, _most_context_tokens(experiment, kv)
-    )
-    prefixes = experiment.scheduler.prefix_caching
-    setup = RankSetup(
-        prices=times,
-        scheduler=experiment.scheduler,
-        kv=kv,
-        drafts=experiment.drafts,
-        chooser=_chooser(experiment, costs),
-        max_block_steps=experiment.engine.max_block_steps,
-        planned_ahead=experiment.engine.planned_ahead,
-        block_ids=BlockIds(requests, kv.block_tokens) if prefixes else None,
-        drop_last_hit=speculation is not None and speculation.drafter.reads_hidden_states,
-    )
-    if speculation is not None:
-        speculation.acceptance.check(requests)
-    paths = Paths(requests, _round_rule(experiment, kv), kv.block_tokens, experiment.seed)
-    return [Rank(number, setup, paths, recorder) for number in range(experiment.cluster.replicas)]
-
-
-def _round_rule(experiment: Experiment, kv: KvLayout) -> RoundRule:
-    speculation = experiment.speculation
-    if speculation is None:
-        return RoundRule(lookahead_tokens=kv.lookahead_tokens)
-    length = speculation.length
-    return RoundRule(
-        acceptance=speculation.acceptance,
-        width=speculation.drafter.verify_tokens,
-        lookahead_tokens=kv.lookahead_tokens,
-        request_length=length if isinstance(length, RequestLength) else None,
-        offers=speculation.drafter.offers(),
-        trailing_rounds=experiment.engine.planned_ahead,
-    )
-
-
-def _chooser(experiment: Experiment, costs: Callable[[int], StepCost]) -> Callable[[], Chooser] | None:
-    """What makes the decisions of each rank; None where the draft length never changes."""
-    speculation = experiment.speculation
-    if speculation is None:
-        return None
-
-    def step_s(sequences: int, cached: int, drafts: int) -> float:
-        cost = costs(drafts)
-        return float(cost.seconds(StepShape(sequences=sequences, width=cost.width, context_tokens=cached)))
-
-    def emitted(drafts: int) -> float:
-        return speculation.acceptance.mean_accepted(drafts) + 1.0 if drafts else 1.0
-
-    outlook = Outlook(step_s=step_s, emitted=emitted)
-    if speculation.length.chooser(outlook) is None:
-        return None
-    return lambda: _some(speculation.length.chooser(outlook))
-
-
-def _some(chooser: Chooser | None) -> Chooser:
-    assert chooser is not None
-    return chooser

@@ -95,6 +95,22 @@ def fit_alpha(sigmas: ArrayLike, gammas: ArrayLike) -> float:
     return float(found.x)
 
 
+def alpha_of(tokens_share: float, gamma: float) -> float:
+    """The alpha whose sigma (eq. 5) at `gamma` drafts is `tokens_share`; 0 where nothing was drafted.
+
+    Raises:
+        ValueError: no alpha in [0, 1] has that sigma.
+    """
+    _check(gamma >= 0, "gamma must be >= 0", gamma)
+    least = 1.0 / (gamma + 1.0)
+    _check(least - 1e-9 <= tokens_share <= 1.0 + 1e-9, f"sigma must lie in [{least}, 1] at gamma {gamma}", tokens_share)
+    low, high = 0.0, 1.0
+    for _ in range(60 if gamma else 0):
+        middle = (low + high) / 2
+        low, high = (middle, high) if sigma(middle, gamma) < tokens_share else (low, middle)
+    return (low + high) / 2 if gamma else 0.0
+
+
 def target_efficiency(decode_s: ArrayLike, verify_s: ArrayLike) -> Real:
     """Section 3.2: T_T(B, 1) / T_T(B, gamma)."""
     _check(np.asarray(verify_s) > 0, "verify_s must be > 0", verify_s)

@@ -245,6 +245,8 @@ def test_every_cluster_file_reads_and_resolves(name: str) -> None:
 def test_gpus_of_a_cluster() -> None:
     cluster = Cluster(gpu="h200_sxm", tensor_parallel=4, replicas=3)
     assert (cluster.gpus_per_replica, cluster.gpus) == (4, 12)
+    assert Cluster(gpu="h200_sxm", tensor_parallel=2, data_parallel=4, replicas=3).gpus == 24
+    assert Cluster(gpu="h200_sxm", tensor_parallel=2, pipeline_parallel=4).gpus == 8
 
 
 @pytest.mark.parametrize(
@@ -256,8 +258,12 @@ def test_gpus_of_a_cluster() -> None:
         ({"memory_utilization": 0.0}, "cluster.memory_utilization must lie in .*got 0.0"),
         ({"kv_blocks": -1}, "cluster.kv_blocks must lie in .*got -1"),
         ({"block_tokens": 0}, "cluster.block_tokens must lie in .*got 0"),
-        ({"expert_parallel": True}, "cluster.expert_parallel must be false where cluster.tensor_parallel is 1"),
-        ({"link": "pcie4_x16"}, "cluster.link must be .*tensor_parallel is 1 .*got 'pcie4_x16'"),
+        ({"expert_parallel": True}, "cluster.expert_parallel must be false where a replica has one GPU"),
+        ({"data_parallel": 0}, "cluster.data_parallel must lie in .*got 0"),
+        ({"pipeline_parallel": 0}, "cluster.pipeline_parallel must lie in .*got 0"),
+        ({"pipeline_parallel": 2, "data_parallel": 2}, "pipeline_parallel must be 1 where .*data_parallel is 2, got 2"),
+        ({"pipeline_link": "infiniband_ndr"}, "pipeline_link must be .*pipeline_parallel is 1 .*got 'infiniband_ndr'"),
+        ({"link": "pcie4_x16"}, "cluster.link must be .*one GPU .*got 'pcie4_x16'"),
     ],
 )
 def test_bad_clusters_name_field_bound_and_value(fields: dict[str, object], message: str) -> None:
@@ -285,11 +291,23 @@ def test_resolve_takes_the_link_asked_for_and_the_overrides() -> None:
             r"tensor_parallel must be <= 8 \(h200_sxm over nvlink4\), got 16",
         ),
         (Cluster(gpu="a40", tensor_parallel=4, link="nvlink3_bridge"), "tensor_parallel must be <= 2 .*got 4"),
+        (
+            Cluster(gpu="h200_sxm", tensor_parallel=4, data_parallel=4),
+            r"cluster.tensor_parallel x cluster.data_parallel must be <= 8 .*got 16",
+        ),
+        (
+            Cluster(gpu="h200_sxm", tensor_parallel=8, pipeline_parallel=2),
+            r"cluster.tensor_parallel x cluster.pipeline_parallel must be <= 8 .*got 16; .*pipeline_link",
+        ),
     ],
 )
 def test_resolve_refuses_what_does_not_exist_or_fit(cluster: Cluster, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         resolve(cluster)
+
+
+def test_stages_may_lie_on_different_nodes() -> None:
+    resolve(Cluster(gpu="h200_sxm", tensor_parallel=8, pipeline_parallel=2, pipeline_link="infiniband_ndr"))
 
 
 def test_a_gb200_rack_is_one_node() -> None:

@@ -64,6 +64,40 @@ def test_infeasible_names_what_takes_the_memory():
     assert layout("llama31_70b", tensor_parallel=4).blocks > 1000
 
 
+def test_attention_ranks_copy_all_but_the_experts():
+    """DeepSeek-V3 in fp8: 654 GB of experts over the GPUs of all ranks, the rest on every one."""
+    model = load_model("deepseek_v3", "model")
+    experts = 58 * 256 * 3 * 7168 * 2048 * model.expert_bytes
+    whole = Resident(model, 1).weight_bytes
+    ranks = Resident(model, 1, data_parallel=8, whole_experts=True)
+    assert ranks.weight_bytes == pytest.approx(whole - experts * 7 / 8)
+    assert Resident(model, 2, data_parallel=4, whole_experts=True).weight_bytes < ranks.weight_bytes
+    spare = Resident(model, 1, data_parallel=8, whole_experts=True, redundant_experts=8)
+    assert spare.weight_bytes - ranks.weight_bytes == pytest.approx(experts / 256)
+    assert ranks.token_bytes == Resident(model, 8).token_bytes, "eight ranks hold eight times as many tokens"
+
+
+def test_uneven_experts_cost_the_fullest_gpu():
+    model = load_model("mixtral_8x7b", "model")
+    three, four = (Resident(model, 1, data_parallel=ranks, whole_experts=True).weight_bytes for ranks in (3, 4))
+    experts = 32 * 8 * 3 * 4096 * 14336 * 2.0
+    assert three - four == pytest.approx(experts * (3 - 2) / 8)
+
+
+def test_stages_hold_their_layers_and_the_ends_the_tables():
+    model = load_model("llama31_70b", "model")
+    whole = Resident(model, 1)
+    stages = whole.stages([20, 20, 20, 20])
+    table = model.vocab * model.hidden * 2
+    assert sum(stage.weight_bytes for stage in stages) == pytest.approx(whole.weight_bytes)
+    assert stages[0].weight_bytes - stages[1].weight_bytes == pytest.approx(table)
+    assert stages[3].weight_bytes == pytest.approx(stages[0].weight_bytes)
+    assert stages[1].token_bytes == whole.token_bytes / 4
+    assert stages[0].activation_bytes(ChunkedPrefill()) < stages[3].activation_bytes(ChunkedPrefill())
+    tied = Resident(load_model("qwen3_0_6b", "model"), 1)
+    assert sum(stage.weight_bytes for stage in tied.stages([14, 14])) > tied.weight_bytes
+
+
 def test_engine_reserve_is_taken_off():
     gpu, _ = resolve(Cluster(gpu="h100_sxm"))
     engine = read_engine("vllm_0_10")

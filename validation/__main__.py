@@ -8,8 +8,9 @@ from importlib import import_module
 from pathlib import Path
 
 from validation.checks import Check, print_table, write_json
+from validation.page import record
 
-SUITES = ("kernels", "paper", "speculation", "vllm", "queueing", "speed")
+SUITES = ("kernels", "paper", "speculation", "vllm", "run_fit", "bands", "queueing", "speed")
 
 
 def main() -> int:
@@ -18,6 +19,7 @@ def main() -> int:
     parser.add_argument("suites", nargs="+", choices=SUITES, metavar="SUITE", help=", ".join(SUITES))
     parser.add_argument("--data", type=Path, help="folder of the public tables and traces; else their cases skip")
     parser.add_argument("--json", type=Path, help="also write the checks here")
+    parser.add_argument("--record", type=Path, metavar="DOCS", help="also write DOCS/accuracy.json and accuracy.md")
     arguments = parser.parse_args()
     if arguments.data is not None and not arguments.data.is_dir():
         parser.error(f"--data must be a folder, got {arguments.data}")
@@ -27,6 +29,8 @@ def main() -> int:
     print_table(checks)
     if arguments.json is not None:
         write_json(checks, arguments.json)
+    if arguments.record is not None:
+        record(checks, arguments.record)
     return int(any(check.passed is False for check in checks))
 
 

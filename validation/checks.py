@@ -66,26 +66,32 @@ def write_json(checks: Sequence[Check], path: Path) -> None:
 
 
 def print_table(checks: Sequence[Check]) -> None:
-    """Every check, a line each."""
+    """Every check, a line each, and below the notes."""
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("suite", "case", "metric", "value", "bar", "goal", "n", "", "note", show_edge=False)
+    table = Table("suite", "case", "metric", "value", "bar", "goal", "n", "", show_edge=False)
     for check in checks:
         verdict = {True: "pass", False: "[bold]MISS[/bold]", None: "-"}[check.passed]
         if check.reaches_goal:
             verdict = "goal"
         few = " (anecdotal)" if 0 < check.n < ANECDOTAL else ""
         table.add_row(
-            check.suite, check.case, check.metric, _number(check.value), _bound(check.bar, check.at_least),
-            _bound(check.goal, check.at_least), f"{check.n}{few}", verdict, check.note,
+            check.suite, check.case, check.metric, number_text(check.value), bound_text(check.bar, check.at_least),
+            bound_text(check.goal, check.at_least), f"{check.n}{few}", verdict,
         )  # fmt: skip
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    for check in checks:
+        if check.note:
+            console.print(f"{check.suite}, {check.case}, {check.metric}: {check.note}", style="dim", markup=False)
 
 
-def _number(value: float | None) -> str:
+def number_text(value: float | None) -> str:
+    """Four digits of a figure."""
     return "-" if value is None else f"{value:.4g}"
 
 
-def _bound(value: float | None, at_least: bool) -> str:
+def bound_text(value: float | None, at_least: bool) -> str:
+    """A bar or goal, with its direction."""
     return "-" if value is None else f"{'>=' if at_least else '<='} {value:g}"

@@ -100,8 +100,19 @@ def chain_checks(rows: list[Row]) -> list[Check]:
     case = "other dense chains, H100"
     return [
         _check(case, "mean_abs_error", float(np.mean(np.abs(error))), 0.06, 0.04, len(scored), note),
-        _check(case, "worst_abs_error", float(np.max(np.abs(error))), 0.15, 0.10, len(scored), _worst(scored, error)),
-    ]
+        _check(case, "worst_abs_error", float(np.max(np.abs(error))), 0.15, 0.10, len(scored),
+               f"{_worst(scored, error)}. Mean by data set: {_means(scored, error, 'dataset')}. With every drafter and "
+               "engine InstructCoder's speedup at batch 1 stands above the line of its other batches, as it does for "
+               "Llama-3.1-8B + EAGLE-3, so the length fitted there is too long"),
+    ]  # fmt: skip
+
+
+def _means(rows: list[Row], error: Errors, field: str) -> str:
+    """Mean signed errors of the rows that share a field's value."""
+    groups: dict[str, list[float]] = {}
+    for row, e in zip(rows, error, strict=True):
+        groups.setdefault(str(getattr(row, field)), []).append(float(e))
+    return ", ".join(f"{name} {100 * np.mean(found):+.1f} %" for name, found in sorted(groups.items()))
 
 
 def tree_checks(rows: list[Row]) -> list[Check]:
@@ -110,13 +121,18 @@ def tree_checks(rows: list[Row]) -> list[Check]:
     scored, length = _with_length_at_one(own)
     error = errors(scored, length)
     clear = [(e, r) for e, r in zip(error, scored, strict=True) if abs(r.speedup - 1.0) > HELPS]
-    right = np.mean([(r.speedup * (1 + e) > 1.0) == (r.speedup > 1.0) for e, r in clear])
+    wrong = [(e, r) for e, r in clear if (r.speedup * (1 + e) > 1.0) != (r.speedup > 1.0)]
+    right = 1.0 - len(wrong) / len(clear)
+    told = ", ".join(
+        f"{r.drafts} nodes {r.dataset} at {r.batch:g} {r.speedup * (1 + e):.2f} for {r.speedup:.2f}" for e, r in wrong
+    )
     case = "trees, Qwen3-8B + EAGLE-3, H100, SGLang"
     return [
         _check(case, "mean_abs_error", float(np.mean(np.abs(error))), 0.12, 0.08, len(scored),
                "acceptance length per (nodes, data set) fitted at batch 1; depth and children per node assumed"),
         _check(case, "sign_right", float(right), 1.0, 1.0, len(clear),
-               f"rows beyond 5 % of 1. {_worst(scored, error)}", at_least=True),
+               f"rows beyond 5 % of 1. Wrong: {told or 'none'}. Mean by nodes: {_means(scored, error, 'drafts')}; the "
+               "shapes are not published", at_least=True),
     ]  # fmt: skip
 
 
@@ -194,13 +210,16 @@ def sign_checks(rows: list[Row], usable: list[Row]) -> list[Check]:
     groups: dict[tuple[str, str, str, int, str], list[Row]] = {}
     for row in clear:
         groups.setdefault(row.pair, []).append(row)
-    verdicts = []
+    verdicts, missed = [], []
     for group in groups.values():
         first = min(group, key=lambda row: row.batch)
         for row in group:
             length = row.length or (fitted_length(first) if row is not first else 0.0)
             if length:
-                verdicts.append((row.kind, predicted(row, length) > 1.0, row.speedup > 1.0))
+                ours = predicted(row, length)
+                verdicts.append((row.kind, ours > 1.0, row.speedup > 1.0))
+                if row.kind == "moe" and (ours > 1.0) != (row.speedup > 1.0):
+                    missed.append(f"{row.drafts} drafts at batch {row.batch:g} {ours:.2f} for {row.speedup:.2f}")
     note = (
         f"acceptance length as published, else fitted to the smallest batch of (pair, drafts, data set), which is not "
         f"scored; base rate, always yes: {100 * np.mean([truth for _, _, truth in verdicts]):.1f} % right. Left out: "
@@ -210,8 +229,9 @@ def sign_checks(rows: list[Row], usable: list[Row]) -> list[Check]:
     moe = [v for v in verdicts if v[0] == "moe"]
     return [
         _check("does SD help?", "balanced_accuracy", balanced(verdicts), 0.85, 0.95, len(verdicts), note, True),
-        _check("does SD help? MoE", "balanced_accuracy", balanced(moe), 0.80, 0.95, len(moe), _moe_note(moe), True),
-    ]
+        _check("does SD help? MoE", "balanced_accuracy", balanced(moe), 0.80, 0.95, len(moe),
+               f"{_moe_note(moe)}. Wrong: {', '.join(missed)}", True),
+    ]  # fmt: skip
 
 
 def _moe_note(verdicts: list[tuple[str, bool, bool]]) -> str:

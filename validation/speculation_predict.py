@@ -21,27 +21,21 @@ SIZES = (150, 300)
 
 
 def vllm() -> Engine:
-    """vLLM 0.10 with what rounds cost its host, read off the Llama-3.1-8B rows of step_time_shares.csv."""
-    return replace(read_engine("vllm_0_10"), round_host_s=0.1e-3, draft_token_host_s=2.3e-6, draft_pass_host_s=0.33e-3)
+    """vLLM 0.10, its rounds read off the Llama-3.1-8B rows of step_time_shares.csv."""
+    return read_engine("vllm_0_10")
 
 
 def sglang(row: Row) -> tuple[Engine, float]:
     """SGLang's host, and what a tree costs it more per round, s.
 
-    0.5.9: from the two acceptance lengths its source prints (GSM8K, batch 1: 2.25 as a chain, 2.92 with 21 nodes).
-    Versions of 2025 on H100: step and round from the batch 1 rows on two GPUs (SpecForge issue 339); elsewhere
-    the 1.7 ms (chain) and 3.6 ms (tree) per round that are reported for H200.
+    0.5.9 is the preset, and 0.5 ms for a tree. Versions of 2025 on H100: step and round from the batch 1 rows on two
+    GPUs (SpecForge issue 339); elsewhere the 1.7 ms (chain) and 3.6 ms (tree) per round that are reported for H200.
     """
-    step_s, round_s, tree_s = 0.1e-3, 1.6e-3, 1.9e-3
+    engine = read_engine("sglang_0_5")
     if row.engine == "SGLang 0.5.9":
-        round_s, tree_s = 1.2e-3, 0.5e-3
-    elif row.gpu == "h100_sxm" and row.engine == "SGLang":
-        step_s, round_s = 0.5e-3, 3.9e-3
-    engine = replace(
-        vllm(), name=row.engine, step_host_s=step_s, round_host_s=round_s, draft_pass_host_s=0.02e-3,
-        draft_token_host_s=0.0, draft_full_graph=True, graph_tokens=8192,
-    )  # fmt: skip
-    return engine, tree_s
+        return engine, 0.5e-3
+    step_s, round_s = (0.5e-3, 3.9e-3) if row.gpu == "h100_sxm" and row.engine == "SGLang" else (0.1e-3, 1.6e-3)
+    return replace(engine, name=row.engine, step_host_s=step_s, round_host_s=round_s), 1.9e-3
 
 
 @cache

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sim import Experiment, compose
 from sim.cost.shape import StepShape
 from sim.cost.step import StepCost
+from sim.metrics.curves import batch_curves
 from sim.model import with_sparsity
 from sim.run import step_cost
 
@@ -66,8 +67,7 @@ def target_efficiency(experiment: Experiment, drafts: int, batches: NDArray[np.i
 
 def speedup(experiment: Experiment, tokens_per_round: float, batches: NDArray[np.int64] = BATCHES) -> Column:
     """Of a deployment with SD over the same without, priced op by op, drafting included."""
-    decode_s = step_s(replace(experiment, speculation=None), 1, batches)
-    return tokens_per_round * decode_s / step_s(experiment, experiment.drafts + 1, batches)
+    return batch_curves(step_cost(experiment), CONTEXT_TOKENS, tokens_per_round, batches)["speedup"]
 
 
 def _seconds(price: Callable[[StepShape], object], width: int, batches: NDArray[np.int64]) -> Column:

@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from sim.cost.host import Engine, read_engine
-from validation import vllm_mixtral
+from validation import vllm_experts, vllm_mixtral, vllm_parallel, vllm_ranks
 from validation.checks import Check
 from validation.vllm_batches import BATCHES, SIZES, cell_errors, fit_host
 from validation.vllm_batches import GPUS as BATCH_GPUS
@@ -117,7 +117,8 @@ def checks(data: Path | None) -> list[Check]:
         return [Check(suite="vllm", case="all", metric="skipped", value=None, note=where)]
     engine = read_engine(ENGINE)
     runs = (check for gpu in GPUS for check in run_checks(data, gpu, engine))
-    return [*batch_checks(data, engine), *runs, *vllm_mixtral.checks(data)]
+    shared = (check for suite in (vllm_mixtral, vllm_experts, vllm_ranks, vllm_parallel) for check in suite.checks(data))
+    return [*batch_checks(data, engine), *runs, *shared]
 
 
 def batch_checks(data: Path, engine: Engine) -> list[Check]:

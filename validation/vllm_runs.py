@@ -99,8 +99,8 @@ class Replay:
     steps: int
 
 
-def read_run(data: Path, gpu: str, model: str = "Llama-3.1-8B") -> Run:
-    """The run of one GPU; arrivals are the recorded ones, put on the engine's clock."""
+def read_run(data: Path, gpu: str, model: str = "Llama-3.1-8B", workload: str = WORKLOAD) -> Run:
+    """The run of one GPU and model; arrivals are the recorded ones, put on the engine's clock."""
     folder = data / ROOT / "vllm_e2e" / gpu / model
     meta = json.loads((folder / "meta.json").read_text())
     rows = list(_lines(folder / "requests.jsonl.gz"))
@@ -114,7 +114,7 @@ def read_run(data: Path, gpu: str, model: str = "Llama-3.1-8B") -> Run:
         prompt_tokens=column["input_toks"].astype(np.int64),
         output_tokens=column["output_toks"].astype(np.int64),
         group=np.zeros(len(rows), dtype=np.int32),
-        block_ids=prompt_blocks(data / ROOT / WORKLOAD),
+        block_ids=prompt_blocks(data / ROOT / workload),
         block_tokens=BLOCK_TOKENS,
     )
     times = {name: column[key] - start for name, key in

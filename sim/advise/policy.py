@@ -7,17 +7,25 @@ from numpy.typing import NDArray
 
 from sim.advise.static import Column, StaticBatches
 
-TOLERANCE = 0.003
+TOLERANCE = 0.005
 """Share of the expected tokens per second that a range may lose at any of its batches."""
 
 
-def advised_ranges(static: StaticBatches, context_tokens: int, most_batch: int) -> list[list[int]]:
+def advised_ranges(
+    static: StaticBatches, context_tokens: int, most_batch: int, *, saturated: bool = False
+) -> list[list[int]]:
     """Rows [first, last, drafts] for batches 1 to `most_batch`, the fewest within `TOLERANCE` of the best everywhere.
 
-    Prompts computed in the same steps are left out: a token costs its share of the prompt whatever is drafted.
+    Args:
+        static: prices.
+        context_tokens: cached of every sequence.
+        most_batch: the largest batch that can run.
+        saturated: for the most tokens of a server that is always full, prompts counted; else for the shortest time of
+            those that decode. Drafts cost least there and win most, for a step that computes prompts is long anyway.
     """
     batches = np.arange(1, most_batch + 1)
-    return merged(static.rates(batches, np.full_like(batches, context_tokens)))
+    contexts = np.full_like(batches, context_tokens)
+    return merged(static.saturated_rates(batches, contexts) if saturated else static.rates(batches, contexts))
 
 
 def merged(rates: Column) -> list[list[int]]:

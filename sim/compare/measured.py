@@ -105,6 +105,24 @@ class Columns:
         }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sent:
+    """What a file states of an open stream whose requests it does not list, or not with their arrivals.
+
+    Attributes:
+        requests: how many succeeded.
+        prompt_tokens, output_tokens: mean of each, >= 1.
+        rate_per_s: mean arrivals per second, infinite where all were sent at once.
+        burstiness: shape of the gamma distribution of the gaps; 1 for a Poisson stream.
+    """
+
+    requests: int
+    prompt_tokens: int
+    output_tokens: int
+    rate_per_s: float
+    burstiness: float = 1.0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Measured:
     """A run that somebody measured.
@@ -118,6 +136,7 @@ class Measured:
         stated: statistics of the file itself, used where `columns` has none.
         columns: its requests, or None where the file holds statistics only.
         concurrency: requests that a closed-loop client kept in flight, 0 for an open stream.
+        sent: what the file states of the stream as a whole, None where it does not.
         dropped: requests of the file that were left out, as (reason, count).
         predicted_by: the simulator, where the file holds a prediction and no measurement.
     """
@@ -129,6 +148,7 @@ class Measured:
     stated: Statistics = field(default_factory=dict)
     columns: Columns | None = None
     concurrency: int = 0
+    sent: Sent | None = None
     dropped: tuple[tuple[str, int], ...] = ()
     predicted_by: str = ""
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from sim.compare import genai_perf, guidellm, vllm_bench
+from sim.compare import genai_perf, guidellm, sglang_bench, vllm_bench
 from sim.compare.measured import Measured
 from sim.compare.reading import Node, read_documents
 
-TOOLS = "vllm bench serve, GuideLLM, genai-perf or AIPerf"
+TOOLS = "vllm bench serve, SGLang bench_serving, GuideLLM, genai-perf or AIPerf"
 
 
 def read_measured(path: str) -> Measured:
@@ -36,6 +36,8 @@ def read_measured(path: str) -> Measured:
 def _runs(document: Node) -> list[Measured]:
     if guidellm.is_guidellm(document.values):
         return guidellm.runs(document)
+    if sglang_bench.is_sglang_bench(document.values):
+        return [sglang_bench.run(document)]
     if vllm_bench.is_vllm_bench(document.values):
         return [vllm_bench.run(document)]
     if genai_perf.is_genai_perf(document.values):

@@ -7,12 +7,13 @@ An entry of `itls` is the gap between two chunks of a stream: one per round, wha
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.compare.measured import Columns, Measured, Statistics
+from sim.compare.measured import Columns, Measured, Sent, Statistics
 from sim.compare.reading import Node
 from sim.metrics.summary import QUANTILES
 
@@ -51,6 +52,7 @@ def run(document: Node) -> Measured:
         stated=_stated(document),
         columns=columns,
         concurrency=limit if _unpaced(document) else 0,
+        sent=sent(document),
         dropped=(("failed in the benchmark", failed),) if failed else (),
         predicted_by=predicted_by,
     )
@@ -78,6 +80,21 @@ def _columns(document: Node) -> tuple[Columns | None, int]:
         itl_s=itl_s,
     )
     return (columns.take(kept).by_arrival() if kept.size else None), n - len(kept)
+
+
+def sent(document: Node) -> Sent | None:
+    """The stream as its totals and its rate describe it."""
+    names = ("completed", "total_input_tokens", "total_output_tokens", "request_rate")
+    if not all(name in document for name in names) or not document.number("completed"):
+        return None
+    n, prompt, output = (document.number(name) for name in names[:3])
+    return Sent(
+        requests=int(n),
+        prompt_tokens=max(1, round(prompt / n)),
+        output_tokens=max(1, round(output / n)),
+        rate_per_s=math.inf if _unpaced(document) else document.number("request_rate"),
+        burstiness=document.number("burstiness") if "burstiness" in document else 1.0,
+    )
 
 
 def _unpaced(document: Node) -> bool:

@@ -136,7 +136,8 @@ def _state(result: Result, edges: Column) -> dict[str, Column]:
     part = inside / (end - start)[:, None]
     length = np.diff(edges)
     steps = blocks["steps"] @ part
-    kv_blocks = result.kv.blocks * result.experiment.cluster.replicas
+    cluster = result.experiment.cluster
+    kv_blocks = result.kv.blocks * cluster.replicas * cluster.data_parallel
     return {
         "running": (blocks["sequences"] + blocks["chunks"]) @ inside / length,
         "waiting": blocks["waiting"] @ inside / length,

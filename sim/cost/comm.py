@@ -1,4 +1,4 @@
-"""Collectives of a tensor-parallel group: all-reduce after each row-cut matrix, all-gather of the logits."""
+"""Collectives: all-reduce after each row-cut matrix, all-gather of the logits, exchange of the experts' tokens."""
 
 from __future__ import annotations
 
@@ -41,6 +41,10 @@ class Collectives:
 
     def all_gather(self, message_bytes: Seconds) -> Seconds:
         """Seconds until every rank has the whole `message_bytes`, half the traffic of an all-reduce."""
+        return self._seconds(message_bytes, 1.0)
+
+    def reduce_scatter(self, message_bytes: Seconds) -> Seconds:
+        """Seconds until every rank has its part of the sum of `message_bytes`, the first half of an all-reduce."""
         return self._seconds(message_bytes, 1.0)
 
     def _seconds(self, message_bytes: Amount, passes: float) -> Seconds:

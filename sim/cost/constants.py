@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
+from typing import Any
 
 from sim.cost.efficiency import DecodeEfficiency, DenseEfficiency, Efficiency, ExpertEfficiency, PrefillEfficiency
 from sim.data import data_dir, names_in, read_named
@@ -13,6 +14,9 @@ GENERIC = "generic"
 
 FAMILIES = ("dense", "experts", "attention_prefill", "attention_decode")
 """The op families that every calibrated GPU prices; their errors are what a note quotes."""
+
+_MOST_OF_A_LINK = 1.1
+"""Bus bandwidth over the link's peak that a measurement may show: peaks are rounded."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -35,8 +39,17 @@ class AllReduce:
     def __post_init__(self) -> None:
         if not self.latency_s or sorted(self.latency_s) != sorted(self.link_efficiency):
             raise ValueError("allreduce: latency_s and link_efficiency must hold the same GPU counts, at least one")
-        if min(self.latency_s.values()) < 0 or not all(0 < value <= 1.1 for value in self.link_efficiency.values()):
-            raise ValueError("allreduce: latency_s must be >= 0 and link_efficiency in (0, 1.1]")
+        shares = self.link_efficiency.values()
+        if min(self.latency_s.values()) < 0 or not all(0 < share <= _MOST_OF_A_LINK for share in shares):
+            raise ValueError(f"allreduce: latency_s must be >= 0 and link_efficiency in (0, {_MOST_OF_A_LINK}]")
+
+    def slowed(self, factor: float) -> AllReduce:
+        """The same, `factor` times as long."""
+        return replace(
+            self,
+            latency_s={ranks: factor * seconds for ranks, seconds in self.latency_s.items()},
+            link_efficiency={n: min(_MOST_OF_A_LINK, share / factor) for n, share in self.link_efficiency.items()},
+        )
 
 
 @dataclass(kw_only=True, slots=True)
@@ -154,6 +167,17 @@ def completed(own: Calibration, name: str) -> Constants:
 def calibrated() -> list[Constants]:
     """Every GPU and engine with a file, in order of name."""
     return [read_constants(name) for name in calibration_names()]
+
+
+def slowed(constants: Constants, factor: float) -> Constants:
+    """`constants` of kernels that take `factor` times as long, or as long as the peak rates let them, if < 1."""
+    if factor == 1.0:
+        return constants
+    parts = {part.name: getattr(constants, part.name) for part in fields(Constants)}
+    changed: dict[str, Any] = {
+        name: part.slowed(factor) for name, part in parts.items() if isinstance(part, Efficiency | AllReduce)
+    }
+    return replace(constants, **changed)
 
 
 def with_allreduce(constants: Constants, other: Constants) -> Constants:

@@ -7,7 +7,8 @@ is at least flops / peak and bytes / bandwidth, and grows with the work.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Self
 
 import numpy as np
 
@@ -23,6 +24,9 @@ _FULL_ROWS = 256
 _USUAL_DEPTH = 4096
 _USUAL_WIDTH = 128
 """The k (or hidden width) and the head width at which the constants below are quoted."""
+
+_PASSES = ("input_passes",)
+"""Constants that count times at full bandwidth."""
 
 _SPLIT_TOKENS = 128
 """Cached tokens of one sequence above which decode kernels split it and combine the parts."""
@@ -88,6 +92,17 @@ class Efficiency:
     def measured(self) -> bool:
         """Whether measurements stand behind it."""
         return self.error is not None
+
+    def slowed(self, factor: float) -> Self:
+        """The same kernels, `factor` times as long, but never beyond the peak rates."""
+        changed: dict[str, Any] = {
+            f.name: factor * getattr(self, f.name) for f in fields(self) if f.name.endswith("_s") or f.name in _PASSES
+        }
+        for name in ("memory_efficiency", "compute_efficiency"):
+            changed[name] = min(1.0, getattr(self, name) / factor)
+        if isinstance(self, DecodeEfficiency):
+            changed["l2_efficiency"] = self.l2_efficiency / factor
+        return replace(self, **changed)
 
     def seconds(self, work: Work, peaks: Peaks, calls: int = 1) -> Seconds:
         """Seconds of `calls` calls that do `work` together; 0 where there is no work."""
@@ -170,7 +185,7 @@ class ExpertEfficiency(Efficiency):
         padding = grouped.experts * block * grouped.elements
         flops = (work.flops + padding) * (1.0 + self.skew_compute * grouped.skew)
         rows_s: Amount = self.row_s * grouped.rows * (grouped.hidden / _USUAL_DEPTH)
-        seconds: Seconds = self.seconds(Work(flops * wider, work.bytes * wider), peaks) + rows_s
+        seconds: Seconds = self.seconds(Work(flops * wider, work.bytes * wider + grouped.absent_bytes), peaks) + rows_s
         return seconds
 
 

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from sim.attention import Linear
 from sim.cost.attention import RankAttention
-from sim.cost.comm import Collectives
 from sim.cost.constants import Constants
 from sim.cost.dense import gemm, linears_work
 from sim.cost.elementwise import LAYER_KERNELS, embedding_work, layer_work
+from sim.cost.forward_comm import ForwardCollectives
 from sim.cost.moe import RankExperts
+from sim.cost.ranks import check_experts, check_heads
 from sim.cost.routing import Routing
 from sim.cost.shape import Count, Seconds, StepShape
 from sim.cost.table import KernelTable
-from sim.cost.work import ACTIVATION_BYTES, Gemm, Peaks
+from sim.cost.work import Gemm, Peaks
 from sim.hardware import Gpu, Link
 from sim.layers import Layers
 from sim.model import Model
@@ -31,9 +32,11 @@ class ForwardCost:
 
     Attributes:
         model, gpu, link, constants: what runs where, and how well.
-        tensor_parallel: ranks of the group.
-        expert_parallel: experts lie whole on the ranks of the group instead of being cut over them. Attention stays
-            tensor-parallel and every rank sees every token, so the collectives are the same.
+        tensor_parallel: GPUs that attention and dense matrices are cut over.
+        data_parallel: such groups that share the routed experts (DP attention), each with requests of its own. The
+            shape is that of one of them, and the others are taken to do the same; `LockstepTimes` prices unequal ones.
+        expert_parallel: experts lie whole on all of these GPUs instead of being cut over them. With one group every
+            GPU sees every token anyway, so the collectives are the same.
         routing: how tokens choose experts.
         dtype: data type of the GEMMs, whose peak and constants count; attention and LM head compute in bf16.
         table: measured rows that correct the constants where they lie near; None: constants alone.
@@ -48,24 +51,27 @@ class ForwardCost:
     constants: Constants
     routing: Routing
     tensor_parallel: int = 1
+    data_parallel: int = 1
     expert_parallel: bool = False
     dtype: str = "bf16"
     table: KernelTable | None = None
 
     def __post_init__(self) -> None:
-        if self.tensor_parallel < 1:
-            raise ValueError(f"tensor_parallel must be >= 1, got {self.tensor_parallel}")
-        for run in self.model.layers:
-            if run.attention.heads % self.tensor_parallel:
-                raise ValueError(
-                    f"tensor_parallel must divide the {run.attention.heads} attention heads of {self.model.name}, "
-                    f"got {self.tensor_parallel}"
-                )
-        if self.expert_parallel and not (self.model.is_moe and self.tensor_parallel > 1):
-            raise ValueError(
-                f"expert_parallel has no effect on {self.model.name} over {self.tensor_parallel} GPUs; set it to false"
-            )
+        check_heads(self.model, self.tensor_parallel)
+        check_experts(self.model, self.tensor_parallel, self.data_parallel, self.routing, whole=self.expert_parallel)
         self.gpu.flops_per_s(self.dtype)
+
+    @property
+    def collectives(self) -> ForwardCollectives:
+        """Inside the group and between groups."""
+        return ForwardCollectives(
+            self.model, self.constants.allreduce, self.link, self.tensor_parallel, self.data_parallel
+        )
+
+    @property
+    def expert_ranks(self) -> int:
+        """GPUs that share the routed experts."""
+        return self.tensor_parallel * self.data_parallel
 
     def families(self, shape: StepShape, padded_tokens: Count | None = None) -> dict[str, Seconds]:
         """Seconds per op family: `tokenwise` and `attention` together."""
@@ -84,16 +90,34 @@ class ForwardCost:
                 compute the padding too; its rows pass the router like any other and load experts of their own (vLLM
                 and SGLang by default: vllm-project/vllm#46428, sgl-project/sglang#25852).
         """
-        tokens = _computed_tokens(shape, padded_tokens)
+        tokens, groups = _computed_tokens(shape, padded_tokens), self.data_parallel
+        families = self.own_tokenwise(tokens, shape.logit_rows)
+        together = self.shared_tokenwise(groups * shape.sequences, shape.width, groups * tokens)
+        families["experts"] = together["experts"]
+        families["collective"] = families["collective"] + together["exchange"]
+        return families
+
+    def own_tokenwise(self, tokens: Count, logit_rows: Count) -> dict[str, Seconds]:
+        """Of `tokenwise`, what a tensor-parallel group does alone: all but routed experts and their exchange."""
         embedding = embedding_work(self.model, tokens)
         return {
             "gemm": self._gemm_seconds(tokens),
-            "experts": self._experts_seconds(shape, tokens),
-            "collective": self._collective_seconds(tokens, shape.logit_rows),
+            "collective": self.collectives.inside_s(tokens, logit_rows),
             "elementwise": self._elementwise_seconds(tokens),
-            "lm_head": self._gemm_s(self._head(shape.logit_rows), "bf16"),
+            "lm_head": self._gemm_s(self._head(logit_rows), "bf16"),
             "embedding": self.constants.elementwise.seconds(embedding, self.peaks("bf16")),
         }
+
+    def shared_tokenwise(self, sequences: Count, width: Count, tokens: Count) -> dict[str, Seconds]:
+        """Of `tokenwise`, what all groups do together: routed experts, and the exchange of tokens.
+
+        Args:
+            sequences: decoding sequences of all groups.
+            width: query tokens of each of them.
+            tokens: computed tokens of all groups, those of the sequences and paddings included.
+        """
+        experts_s = self._experts_seconds(sequences, width, tokens)
+        return {"experts": experts_s, "exchange": self.collectives.between_s(tokens)}
 
     def attention(self, shape: StepShape) -> dict[str, Seconds]:
         """Seconds of the families that see contexts."""
@@ -126,10 +150,31 @@ class ForwardCost:
 
     def distinct_experts(self, shape: StepShape, padded_tokens: Count | None = None) -> Seconds:
         """Mean distinct experts per MoE layer, over all ranks; 0 for a dense model."""
-        tokens = _computed_tokens(shape, padded_tokens)
+        sequences = self.data_parallel * shape.sequences
+        tokens = self.data_parallel * _computed_tokens(shape, padded_tokens)
         runs = [run for run in self.model.layers if run.ffn.kind == "moe"]
-        total = sum((run.count * self._distinct(run, shape, tokens) for run in runs), 0.0 * np.asarray(tokens))
+        hit = (run.count * self._distinct(run, sequences, shape.width, tokens) for run in runs)
+        total = sum(hit, 0.0 * np.asarray(tokens))
         return total / max(1, sum(run.count for run in runs))
+
+    def experts_over_loads(self, shape: StepShape, width: Count) -> Seconds:
+        """Factor on the routed experts' seconds, decoding `shape`, were those loaded that `width` tokens of each hit.
+
+        At least 1 for `width` >= that of `shape`; 1 for a dense model.
+        """
+        sequences = np.maximum(self.data_parallel * np.asarray(shape.sequences), 1)
+        peaks, efficiency = self.peaks(self.dtype), self.constants.experts_at(self.dtype)
+        own, loaded = 0.0 * sequences, 0.0 * sequences
+        for run in self.model.layers:
+            if run.ffn.kind == "moe":
+                one, more = (
+                    self._experts(run).grouped(self._distinct(run, sequences, each, sequences * each), sequences * each)
+                    for each in (shape.width, width)
+                )
+                own = own + run.count * efficiency.experts_s(one, peaks)
+                loaded = loaded + run.count * efficiency.experts_s(replace(one, experts=more.experts), peaks)
+        factor: Seconds = np.where(own > 0, loaded / np.where(own > 0, own, 1.0), 1.0)[()]
+        return factor
 
     def bounds(self, shape: StepShape) -> Seconds:
         """The hard lower bound: all FLOPs at peak or all bytes at full bandwidth, whichever takes longer.
@@ -142,7 +187,9 @@ class ForwardCost:
         for run in self.model.layers:
             matrices += run.count * linears_work(self._linears(run), tokens, bytes_per_weight, tp)
             if run.ffn.kind == "moe":
-                matrices += run.count * self._experts(run).work(self._distinct(run, shape, tokens), tokens)
+                entering = self.data_parallel * tokens
+                hit = self._distinct(run, self.data_parallel * shape.sequences, shape.width, entering)
+                matrices += run.count * self._experts(run).work(hit, entering)
             rank = self._attention(run)
             attention += run.count * (rank.decode_work(shape) + rank.prefill_work(shape))
         compute_s = matrices.flops / self.gpu.flops_per_s(self.dtype) + attention.flops / self.gpu.flops_per_s("bf16")
@@ -157,13 +204,12 @@ class ForwardCost:
     @property
     def launches(self) -> int:
         """Kernels of one pass: GEMMs, attention, small kernels, six per routed-expert layer, collectives."""
-        per_rank = 2 * self.model.layer_count + 2 if self.tensor_parallel > 1 else 0
         layers = sum(
             run.count
             * (len(self._linears(run)) + 1 + LAYER_KERNELS + (_EXPERT_KERNELS if run.ffn.kind == "moe" else 0))
             for run in self.model.layers
         )
-        return layers + len(self.model.outer_linears()) + 2 + per_rank  # embedding and final norm
+        return layers + len(self.model.outer_linears()) + 2 + self.collectives.launches  # embedding and final norm
 
     def peaks(self, dtype: str) -> Peaks:
         """Peak rates of the GPU at a data type."""
@@ -177,13 +223,12 @@ class ForwardCost:
         return RankAttention(run.attention, self.tensor_parallel, self.model.kv_bytes, self.model.state_bytes)
 
     def _experts(self, run: Layers) -> RankExperts:
-        tp, ep = (1, self.tensor_parallel) if self.expert_parallel else (self.tensor_parallel, 1)
+        tp, ep = (1, self.expert_ranks) if self.expert_parallel else (self.expert_ranks, 1)
         return RankExperts(run.ffn, self.model.hidden, self.model.expert_bytes, tp, ep, routing=self.routing)
 
-    def _distinct(self, run: Layers, shape: StepShape, tokens: Count) -> Seconds:
-        alone = shape.prefill_tokens + (tokens - shape.tokens)
+    def _distinct(self, run: Layers, sequences: Count, width: Count, tokens: Count) -> Seconds:
         ffn = run.ffn
-        return self.routing.distinct(ffn.experts, ffn.experts_per_token, shape.sequences, shape.width, alone)
+        return self.routing.distinct(ffn.experts, ffn.experts_per_token, sequences, width, tokens - sequences * width)
 
     def _head(self, rows: Count) -> Gemm:
         return gemm(self.model.outer_linears()[-1], rows, self.model.embedding_bytes, self.tensor_parallel)
@@ -208,12 +253,12 @@ class ForwardCost:
             return efficiency.gemm_s(cut, peaks)
         return self.table.gemm_s(cut, dtype, efficiency, peaks)
 
-    def _experts_seconds(self, shape: StepShape, tokens: Count) -> Seconds:
+    def _experts_seconds(self, sequences: Count, width: Count, tokens: Count) -> Seconds:
         peaks, efficiency = self.peaks(self.dtype), self.constants.experts_at(self.dtype)
         total: Seconds = 0.0 * np.asarray(tokens)
         for run in self.model.layers:
             if run.ffn.kind == "moe":
-                experts, distinct = self._experts(run), self._distinct(run, shape, tokens)
+                experts, distinct = self._experts(run), self._distinct(run, sequences, width, tokens)
                 layer_s = experts.seconds(distinct, tokens, efficiency, peaks)
                 if self.table is not None:
                     layer_s = self.table.experts_s(experts, distinct, tokens, self.dtype, layer_s, peaks)
@@ -227,13 +272,6 @@ class ForwardCost:
             layer_s = self.constants.elementwise.seconds(work, self.peaks("bf16"), LAYER_KERNELS)
             total = total + run.count * layer_s
         return total
-
-    def _collective_seconds(self, tokens: Count, logit_rows: Count) -> Seconds:
-        """All-reduce after the embedding, the attention and the FFN of every layer; all-gather of the logits."""
-        group = Collectives(self.constants.allreduce, self.link, self.tensor_parallel)
-        message = np.multiply(tokens, self.model.hidden * ACTIVATION_BYTES)
-        logits = np.multiply(logit_rows, self.model.vocab * ACTIVATION_BYTES)
-        return (2 * self.model.layer_count + 1) * group.all_reduce(message) + group.all_gather(logits)
 
 
 def _computed_tokens(shape: StepShape, padded_tokens: Count | None) -> Count:

@@ -33,6 +33,8 @@ class Engine:
         draft_pass_host_s: host time between the drafter's passes.
         reserve_bytes: GPU memory lost to the CUDA context, graphs and collectives.
         planned_ahead: steps planned before the results of the one under way are known: 1 with asynchronous scheduling.
+        pads_prompts: whether attention ranks in lockstep pad to the largest of them in steps with prefill too, where
+            these run in graphs (vLLM); otherwise only in steps of decoding alone (SGLang).
         max_block_steps: longest block of steps the simulator takes at once; results do not depend on it.
         source: where the constants come from.
     """
@@ -52,6 +54,7 @@ class Engine:
     round_host_s: float = 0.0
     draft_token_host_s: float = 0.0
     planned_ahead: int = 0
+    pads_prompts: bool = True
     max_block_steps: int = 4096
     source: str = ""
 

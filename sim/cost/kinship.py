@@ -35,12 +35,18 @@ def constants_for(gpu: Gpu, engine: str, link: Link | None = None, kin: str = ""
     """
     if kin:
         _check_known(kin)
-    return described(read_constants(kin or nearest_name(gpu, engine)), gpu, engine, link)
+    found = read_constants(kin or nearest_name(gpu, engine))
+    return described(found, gpu, engine, link, by_choice=bool(kin))
 
 
-def described(constants: Constants, gpu: Gpu, engine: str, link: Link | None) -> tuple[Constants, str]:
-    """`constants` with all-reduce over the kind of `link`, and a note on what they are for `gpu` under `engine`."""
-    return _linked(constants, _note(gpu, engine, constants), link)
+def described(
+    constants: Constants, gpu: Gpu, engine: str, link: Link | None, *, by_choice: bool = False
+) -> tuple[Constants, str]:
+    """`constants` with all-reduce over the kind of `link`, and a note on what they are for `gpu` under `engine`.
+
+    `by_choice`: the user named them, nearer ones may exist.
+    """
+    return _linked(constants, _note(gpu, engine, constants, by_choice), link)
 
 
 def generic_constants(link: Link | None = None) -> tuple[Constants, str]:
@@ -103,7 +109,7 @@ def _measured_over(link: Link, engine: str) -> Constants | None:
     return None
 
 
-def _note(gpu: Gpu, engine: str, found: Constants) -> str:
+def _note(gpu: Gpu, engine: str, found: Constants, by_choice: bool) -> str:
     errors = {family: getattr(found, family).error for family in FAMILIES if family not in found.borrowed}
     where = f"constants of {found.gpu} under {found.engine} (errors on held-out shapes there: {_listed(errors)})"
     borrowed: dict[str, list[str]] = {}
@@ -114,11 +120,13 @@ def _note(gpu: Gpu, engine: str, found: Constants) -> str:
         where += f"; {', '.join(families)} from {owner}"
     if found.gpu == gpu.name:
         return where if found.engine == engine else f"{where}; {engine} was not measured on this GPU"
-    reason = f"{gpu.name} under {engine} is not calibrated"
+    reason = f"chosen by cost.kin for {gpu.name}" if by_choice else f"{gpu.name} under {engine} is not calibrated"
     if found.architecture == gpu.architecture:
+        nearest = "" if by_choice else f", taken as the nearest of its architecture {gpu.architecture}"
         expected = f"; error to expect from kin: {_listed(found.kin_errors)}" if found.kin_errors else ""
-        return f"{where}; {reason}, taken as the nearest of its architecture {gpu.architecture}{expected}"
-    where = f"extrapolation: {where}; {reason}, and no GPU of its architecture {gpu.architecture} on enough shapes"
+        return f"{where}; {reason}{nearest}{expected}"
+    alone = "" if by_choice else f", and no GPU of its architecture {gpu.architecture} on enough shapes"
+    where = f"extrapolation: {where}; {reason}{alone}"
     if not found.stranger_errors:
         return where
     return f"{where}; error to expect across architectures: {_listed(found.stranger_errors)}"

@@ -49,7 +49,8 @@ class RankExperts:
         """
         loaded, rows = self._share(distinct, tokens)
         width = self.ffn.expert_width / self.tensor_parallel
-        return GroupedGemm(loaded, rows, self.hidden, width, self.ffn.matrices, self.weight_bytes, self.skew)
+        absent = np.multiply(tokens, float(self.ffn.experts_per_token)) - rows
+        return GroupedGemm(loaded, rows, self.hidden, width, self.ffn.matrices, self.weight_bytes, self.skew, absent)
 
     def work(self, distinct: Amount, tokens: Count) -> Work:
         """Weights of the distinct experts once, rows in and out of both GEMMs, 2 FLOPs per weight and row."""

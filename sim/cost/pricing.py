@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 
-from sim.cost.constants import GENERIC, Calibration, Constants, completed
+from sim.cost.constants import GENERIC, Calibration, Constants, completed, slowed
 from sim.cost.forward import ForwardCost
 from sim.cost.kinship import constants_for, described, generic_constants
 from sim.cost.routing import Routing
@@ -20,7 +21,21 @@ ENGINES = ("vllm", "sglang", "trtllm")
 
 @dataclass(kw_only=True, slots=True)
 class CostModel(ABC):
-    """A way to price forward passes."""
+    """A way to price forward passes.
+
+    Attributes:
+        kernel_factor: every kernel takes so many times as long as the constants say, though none beats the peak rates:
+            what a run of one's own shows (`moesd-sim calibrate run=`).
+
+    Raises:
+        ValueError: `kernel_factor` is not a finite number > 0.
+    """
+
+    kernel_factor: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.kernel_factor < math.inf:
+            raise ValueError(f"cost.kernel_factor must be > 0 and finite, got {self.kernel_factor}")
 
     @abstractmethod
     def constants(self, gpu: Gpu, link: Link | None) -> tuple[Constants, str]:
@@ -31,20 +46,22 @@ class CostModel(ABC):
         return None
 
     def forward(
-        self, model: Model, gpu: Gpu, link: Link, tensor_parallel: int, expert_parallel: bool, routing: Routing
-    ) -> ForwardCost:
-        """The price of one model's forward pass on one tensor-parallel group.
+        self, model: Model, gpu: Gpu, link: Link, tensor_parallel: int, expert_parallel: bool, routing: Routing,
+        data_parallel: int = 1,
+    ) -> ForwardCost:  # fmt: skip
+        """The price of one model's forward pass on one tensor-parallel group, or on several that share the experts.
 
         Weights of one byte are multiplied in fp8 where the GPU can, others in bf16.
         """
-        constants, _ = self.constants(gpu, link if tensor_parallel > 1 else None)
+        constants, _ = self.constants(gpu, link if tensor_parallel * data_parallel > 1 else None)
         return ForwardCost(
             model=model,
             gpu=gpu,
             link=link,
-            constants=constants,
+            constants=slowed(constants, self.kernel_factor),
             routing=routing,
             tensor_parallel=tensor_parallel,
+            data_parallel=data_parallel,
             expert_parallel=expert_parallel and model.is_moe,
             dtype="fp8" if model.weight_bytes == 1.0 and "fp8" in gpu.peak_flops_per_s else "bf16",
             table=self.table(),
@@ -52,7 +69,8 @@ class CostModel(ABC):
 
     def note(self, gpu: Gpu, link: Link | None) -> str:
         """Where the numbers for this GPU come from and how good they are, in a sentence."""
-        return self.constants(gpu, link)[1]
+        note = self.constants(gpu, link)[1]
+        return note if self.kernel_factor == 1.0 else f"{note}; all kernels x {self.kernel_factor:.3g}"
 
 
 @dataclass(kw_only=True, slots=True)
@@ -73,6 +91,7 @@ class Fitted(CostModel):
     path: str = ""
 
     def __post_init__(self) -> None:
+        CostModel.__post_init__(self)
         if self.kernels not in ENGINES:
             raise ValueError(f"cost.kernels must be one of {', '.join(ENGINES)}, got {self.kernels!r}")
         if self.kin and self.path:
@@ -99,6 +118,7 @@ class Table(CostModel):
     path: str
 
     def __post_init__(self) -> None:
+        CostModel.__post_init__(self)
         if not self.path:
             raise ValueError("cost.path must name a kernel table; write one with moesd-sim calibrate traces=...")
 
@@ -134,7 +154,7 @@ class Auto(CostModel):
     tables: str = ""
 
     def __post_init__(self) -> None:
-        Fitted(kernels=self.kernels)
+        Fitted(kernels=self.kernels, kernel_factor=self.kernel_factor)
         if self.tables and not Path(self.tables).is_dir():
             raise ValueError(f"cost.tables must be a folder, got {self.tables!r}")
 
@@ -148,17 +168,20 @@ class Auto(CostModel):
         """The cost model that prices this GPU."""
         table = Path(self.tables) / f"{gpu.name}_{self.kernels}.parquet"
         if self.tables and table.is_file():
-            return Table(path=str(table))
-        return Fitted(kernels=self.kernels)
+            return Table(path=str(table), kernel_factor=self.kernel_factor)
+        return Fitted(kernels=self.kernels, kernel_factor=self.kernel_factor)
 
     def forward(
-        self, model: Model, gpu: Gpu, link: Link, tensor_parallel: int, expert_parallel: bool, routing: Routing
-    ) -> ForwardCost:
+        self, model: Model, gpu: Gpu, link: Link, tensor_parallel: int, expert_parallel: bool, routing: Routing,
+        data_parallel: int = 1,
+    ) -> ForwardCost:  # fmt: skip
         """As the choice prices it."""
-        return self.chosen(gpu).forward(model, gpu, link, tensor_parallel, expert_parallel, routing)
+        return self.chosen(gpu).forward(model, gpu, link, tensor_parallel, expert_parallel, routing, data_parallel)
 
 
 def _own(path: Path, gpu: Gpu, link: Link | None) -> tuple[Constants, str]:
+    if not path.is_file():
+        raise FileNotFoundError(f"cost.path: no calibration {path}; write one with moesd-sim calibrate traces=...")
     own = read_yaml(path, Calibration)
     if not own.kin:
         own.kin = GENERIC

@@ -14,6 +14,7 @@ import numpy as np
 
 from sim.cost.host import Engine
 from sim.cost.lines import TICKS_PER_S, Lines, cell_bounds, ticks_list
+from sim.cost.lockstep import Moments
 from sim.cost.profile import LayerProfile
 from sim.cost.profile_attention import Floats, segment
 
@@ -25,6 +26,13 @@ def no_lead(_: int) -> float:
 
 class ProfilePrices:
     """What a rank asks: step times in ticks, without speculative decoding.
+
+    Attributes:
+        engine: as given.
+        bounds: between cells of total context.
+        token_ticks: ticks of all layers that see tokens, over the computed tokens of a step.
+        row_ticks: of LM head and sampler, over the sequences that sample.
+        host_ticks: of the host, over the sequences in the step.
 
     Args:
         profile: the model's kernel times.
@@ -53,16 +61,16 @@ class ProfilePrices:
         if not kernel_scale > 0:
             raise ValueError(f"kernel_scale must be > 0, got {kernel_scale}")
         self._profile = profile
-        self._engine = engine
+        self.engine = engine
         self._layers = layers
         self._scale = kernel_scale
         self._lead_tokens = cache(lead_tokens)
-        self._bounds = cell_bounds(most_context_tokens)
+        self.bounds = cell_bounds(most_context_tokens)
         tokens = np.arange(most_tokens + 1)
         kernels = kernel_scale * TICKS_PER_S
-        self._tokens: list[float] = (profile.token_s(engine.padded_tokens(tokens)) * kernels).tolist()
-        self._rows: list[float] = (profile.row_s(tokens) * kernels * (tokens > 0)).tolist()
-        self._host = ticks_list(engine.step_host_s + engine.sequence_host_s * tokens.astype(np.float64))
+        self.token_ticks: list[float] = (profile.token_s(engine.padded_tokens(tokens)) * kernels).tolist()
+        self.row_ticks: list[float] = (profile.row_s(tokens) * kernels * (tokens > 0)).tolist()
+        self.host_ticks = ticks_list(engine.step_host_s + engine.sequence_host_s * tokens.astype(np.float64))
         self._launch = ticks_list(engine.launch_s(layers, tokens, np.zeros_like(tokens), full_graph=False))
         grid = profile.attention
         self._axes: tuple[list[float], list[float], list[float]] = (
@@ -88,15 +96,11 @@ class ProfilePrices:
         tokens fill, and not a whole number of them.
         """
         _refuse_drafts(drafts)
-        history = history_tokens / chunks
-        size = min(max(2.0 * (pairs / new_tokens - history) - 1.0, new_tokens / chunks), float(new_tokens))
-        attention = self._attention(sequences, size, history, context_tokens / sequences if sequences else 0.0)
-        others = new_tokens / size - 1.0
-        if others > 0.0:
-            attention += others * self._attention(0, size, history, 0.0)
+        moments = (chunks, new_tokens, history_tokens, pairs, completed)
+        attention = self.prompt_ticks(sequences, context_tokens, moments)
         tokens = sequences + new_tokens
-        kernels = self._tokens[tokens] + self._rows[sequences + completed] + attention
-        return max(round(kernels), self._launch[tokens]) + self._host[sequences + chunks]
+        kernels = self.token_ticks[tokens] + self.row_ticks[sequences + completed] + attention
+        return max(round(kernels), self._launch[tokens]) + self.host_ticks[sequences + chunks]
 
     def ragged(self, sequences: int, at_least: tuple[int, ...], context_tokens: int) -> int:
         """One step without prefill; a profile has no attention over drafts, so nobody may verify any."""
@@ -117,6 +121,27 @@ class ProfilePrices:
         """`mixed`, under the same condition as `ragged`."""
         moments = (sequences, context_tokens, chunks, new_tokens, history_tokens, pairs, completed)
         return self.mixed(len(at_least), *moments)
+
+    def prompt_ticks(self, sequences: int, context_tokens: int, moments: Moments) -> float:
+        """Ticks of attention in a step with prefill, the decoding sequences' included."""
+        chunks, new_tokens, history_tokens, pairs, _ = moments
+        history = history_tokens / chunks
+        size = min(max(2.0 * (pairs / new_tokens - history) - 1.0, new_tokens / chunks), float(new_tokens))
+        attention = self._attention(sequences, size, history, context_tokens / sequences if sequences else 0.0)
+        others = new_tokens / size - 1.0
+        return attention + others * self._attention(0, size, history, 0.0) if others > 0.0 else attention
+
+    def decode_attention_s(self, sequences: int, context: Floats) -> Floats:
+        """Seconds of attention of decoding sequences alone, over their total context."""
+        mean, profile = np.asarray(context / sequences), self._profile
+        padded = int(np.asarray(self.engine.padded_tokens(sequences)))
+        uniform = profile.attention.decode_s(sequences, mean)
+        return self._scale * profile.straggled_s(sequences, padded, uniform, mean, self._lead_tokens(sequences))
+
+    def launch_ticks(self, tokens: int, *, uniform: bool) -> int:
+        """Ticks to launch a pass over so many query tokens, of decoding sequences alone or not."""
+        full_graph = self.engine.full_graph
+        return round(float(self.engine.launch_s(self._layers, tokens, uniform, full_graph)) * TICKS_PER_S)
 
     def _attention(self, sequences: int, chunk: float, history: float, context: float) -> float:
         """Ticks of attention over one chunk and the decodes beside it, trilinear in the table of this batch."""
@@ -139,20 +164,15 @@ class ProfilePrices:
 
     def _tabulate_decode(self, sequences: int, drafts: int) -> Lines:
         _refuse_drafts(drafts)
-        engine, profile = self._engine, self._profile
-        fixed = (self._tokens[sequences] + self._rows[sequences]) / TICKS_PER_S
-        lead = self._lead_tokens(sequences)
-        padded = int(np.asarray(engine.padded_tokens(sequences)))
+        engine = self.engine
+        fixed = (self.token_ticks[sequences] + self.row_ticks[sequences]) / TICKS_PER_S
         launch_s = engine.launch_s(self._layers, sequences, 1, engine.full_graph)
-        host_s = self._host[sequences] / TICKS_PER_S
+        host_s = self.host_ticks[sequences] / TICKS_PER_S
 
         def seconds(context: np.ndarray) -> Floats:
-            mean = np.asarray(context / sequences)
-            uniform = profile.attention.decode_s(sequences, mean)
-            attention = profile.straggled_s(sequences, padded, uniform, mean, lead)
-            return np.maximum(fixed + self._scale * attention, launch_s) + host_s
+            return np.maximum(fixed + self.decode_attention_s(sequences, context), launch_s) + host_s
 
-        return Lines.through(self._bounds, seconds)
+        return Lines.through(self.bounds, seconds)
 
 
 def _refuse_drafts(drafts: int) -> None:

@@ -75,7 +75,7 @@ class StepTimes:
         below, extra = divmod(sum(at_least), sequences) if sequences else (0, 0)
         moments = (sequences, context_tokens, chunks, new_tokens, history_tokens, pairs, completed)
         low = self.mixed(below, *moments)
-        return low + (self.mixed(below + 1, *moments) - low) * extra // max(1, sequences)
+        return low + (self.mixed(below + 1, *moments) - low) * extra // sequences if extra else low
 
     def _at_length(self, drafts: int) -> UniformTimes:
         return UniformTimes(self._cost_at(drafts), *self._room)

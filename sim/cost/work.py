@@ -75,6 +75,8 @@ class GroupedGemm:
         matrices: matrices of an expert, 3 where gated.
         weight_bytes: bytes of one weight.
         skew: how uneven the rows lie: 0 as in even routing, 1 as in the power laws of the benchmarks.
+        absent_rows: rows of experts on other ranks: vLLM's kernels write zeros for them (`write_zeros_to_output`), and
+            the reduction reads those with the rest. An engine could leave that out, so it is not in `work`.
     """
 
     experts: Amount
@@ -84,6 +86,12 @@ class GroupedGemm:
     matrices: Amount
     weight_bytes: Amount = 2.0
     skew: Amount = 0.0
+    absent_rows: Amount = 0.0
+
+    @property
+    def absent_bytes(self) -> Amount:
+        """Traffic of the absent rows."""
+        return 2 * ACTIVATION_BYTES * self.hidden * self.absent_rows
 
     @property
     def elements(self) -> Amount:

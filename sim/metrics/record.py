@@ -29,6 +29,15 @@ NOT_YET = -1
 _EMITTED = BLOCK_COLUMNS.index("emitted_tokens") - len(BLOCK_COLUMNS)
 
 
+class Transfers:
+    """Where the KV of each request came from, and from when to when it was sent, in columns by request."""
+
+    def __init__(self, requests: int) -> None:
+        self.sender = [NOT_YET] * requests
+        self.start = [NOT_YET] * requests
+        self.there = [NOT_YET] * requests
+
+
 class Recorder:
     """Columns by request id, and one row per block of steps.
 
@@ -54,12 +63,13 @@ class Recorder:
         self.retries = [0] * requests
         self.wasted = [0] * requests
         self.outages: list[tuple[int, int, int]] = []
+        self.transfers: Transfers | None = None
         self.keep_steps = keep_steps
         self._blocks = array("q")
         self._context = array("q")
         self._step_ticks = array("q")
 
-    def block(self, *row: int) -> None:
+    def block(self, row: tuple[int, ...]) -> None:
         """One block; the values are BLOCK_COLUMNS in order."""
         self._blocks.extend(row)
 
@@ -67,6 +77,16 @@ class Recorder:
         """Cached tokens before each step of the coming block row, and the ticks each takes."""
         self._context.frombytes(context.tobytes())
         self._step_ticks.frombytes(ticks.tobytes())
+
+    def step(self, context: int, ticks: int) -> None:
+        """`steps` for a single one."""
+        self._context.append(context)
+        self._step_ticks.append(ticks)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no block has been written yet."""
+        return not self._blocks
 
     @property
     def last_emitted(self) -> int:

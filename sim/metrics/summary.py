@@ -13,6 +13,7 @@ from sim.cost.lines import TICKS_PER_S
 from sim.cost.shape import StepShape
 from sim.cost.step import StepCost
 from sim.metrics.record import NOT_YET, Recorder
+from sim.metrics.rounds import acceptance, equation4
 from sim.request import Requests
 
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
@@ -22,19 +23,26 @@ Column = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Times:
-    """Per request, in seconds since the start of the run, float64 (n,); NaN for what did not happen."""
+    """Per request, in seconds since the start of the run, float64 (n,); NaN for what did not happen.
+
+    `end_s` is the finish, or when the client gave up or the request was lost.
+    """
 
     arrival_s: Column
     admitted_s: Column
     first_token_s: Column
     finish_s: Column
+    end_s: Column
 
     @classmethod
     def of(cls, recorder: Recorder) -> Times:
         """Times of a recorder."""
-        columns = (recorder.arrival, recorder.admitted, recorder.first_token, recorder.finish)
-        ticks = (np.asarray(column, dtype=np.float64) for column in columns)
-        return cls(*(np.where(column == NOT_YET, np.nan, column / TICKS_PER_S) for column in ticks))
+        arrival, admitted, first_token, finish, cancelled, lost = (
+            in_seconds(getattr(recorder, name))
+            for name in ("arrival", "admitted", "first_token", "finish", "cancelled", "lost")
+        )
+        end = np.where(np.isnan(finish), np.where(np.isnan(cancelled), lost, cancelled), finish)
+        return cls(arrival, admitted, first_token, finish, end)
 
     @property
     def ttft_s(self) -> Column:
@@ -50,6 +58,20 @@ class Times:
         """Time per output token after the first; NaN for a single token."""
         gaps = np.where(output_tokens > 1, output_tokens - 1, np.nan)
         return (self.finish_s - self.first_token_s) / gaps
+
+
+def in_seconds(ticks: list[int]) -> Column:
+    """A recorder's column of ticks; NaN for what did not happen."""
+    column = np.asarray(ticks, dtype=np.float64)
+    seconds: Column = np.where(column == NOT_YET, np.nan, column / TICKS_PER_S)
+    return seconds
+
+
+def last_end_s(times: Times, blocks: dict[str, NDArray[np.int64]]) -> float:
+    """When the last request finished; where none did, the end of the last step."""
+    if np.isfinite(times.finish_s).any():
+        return float(np.nanmax(times.finish_s))
+    return int(blocks["end"].max(initial=0)) / TICKS_PER_S
 
 
 def distribution(values: Column) -> dict[str, float]:
@@ -115,31 +137,6 @@ def token_gaps(recorder: Recorder, blocks: dict[str, NDArray[np.int64]], steps_s
     return weighted_distribution(steps_s, np.repeat(weight, steps).astype(np.float64))
 
 
-def acceptance(recorder: Recorder) -> dict[str, float]:
-    """Rounds and what they accepted, over all requests; empty where none was run."""
-    rounds, accepted, drafted = (sum(getattr(recorder, name)) for name in ("rounds", "accepted", "drafted"))
-    if not rounds:
-        return {}
-    return {
-        "rounds": float(rounds),
-        "drafts": drafted / rounds,
-        "acceptance_length": accepted / rounds + 1.0,
-        "sigma": (accepted + rounds) / (drafted + rounds),
-        "engine_acceptance_rate": accepted / drafted if drafted else 0.0,
-    }
-
-
-def target_efficiency(blocks: dict[str, NDArray[np.int64]], cost: StepCost) -> float:
-    """T_T(B, 1) / T_T(B, drafts + 1) over the run's pure decode steps, by their time; NaN where there are none."""
-    pure = (blocks["chunks"] == 0) & (blocks["sequences"] > 0)
-    if not pure.any():
-        return float("nan")
-    shape = block_shape({name: column[pure] for name, column in blocks.items()})
-    plain, wide = cost.target_step_s(shape, 1), cost.target_step_s(shape, cost.width)
-    steps = blocks["steps"][pure]
-    return float((steps * plain).sum() / (steps * wide).sum())
-
-
 def summarise(
     recorder: Recorder,
     requests: Requests,
@@ -147,6 +144,7 @@ def summarise(
     cost_at: Callable[[int], StepCost],
     steps_s: Column,
     gpus: int,
+    phases: dict[str, Column],
 ) -> dict[str, object]:
     """The figures of `summary.json`; names carry their units.
 
@@ -157,16 +155,18 @@ def summarise(
         cost_at: the same at any.
         steps_s: durations as for `token_gaps`.
         gpus: of the whole deployment.
+        phases: seconds of every block by phase.
     """
     times, blocks = Times.of(recorder), recorder.blocks()
     seconds = block_seconds(blocks)
-    phases = {name: float(column.sum()) for name, column in block_phases(blocks, cost_at).items()}
     busy_s = float(seconds.sum())
-    makespan_s = float(np.nanmax(times.finish_s) - np.nanmin(times.arrival_s))
+    makespan_s = last_end_s(times, blocks) - float(np.nanmin(times.arrival_s))
     finished = np.isfinite(times.finish_s)
     output, prompt = (int(column[finished].sum()) for column in (requests.output_tokens, requests.prompt_tokens))
     shape = block_shape(blocks)
     experts = cost.target.distinct_experts(shape) * np.ones_like(seconds)
+    rounds = acceptance(recorder) if cost.drafting is not None else {}
+    terms = equation4(blocks, cost_at, rounds["acceptance_length"]) if rounds else {}
     return {
         "requests": len(requests),
         "dropped": dict(requests.dropped),
@@ -181,8 +181,9 @@ def summarise(
         "tpot_s": distribution(times.tpot_s(requests.output_tokens)),
         "itl_s": token_gaps(recorder, blocks, steps_s),
         "e2e_s": distribution(times.e2e_s),
-        "speculation": acceptance(recorder) if cost.drafting is not None else {},
-        "target_efficiency": target_efficiency(blocks, cost) if cost.drafting is not None else None,
+        "speculation": rounds,
+        "equation_4": terms,
+        "target_efficiency": 1.0 / terms["verify"] if terms else None,
         "activated_experts": float(np.average(experts, weights=seconds)) if cost.target.model.is_moe else None,
         "running_requests": float(np.average(blocks["sequences"], weights=seconds)),
         "waiting_requests": float(np.average(blocks["waiting"], weights=seconds)),
@@ -190,16 +191,22 @@ def summarise(
         "preemptions": sum(recorder.preemptions),
         "steps": int(blocks["steps"].sum()),
         "busy_s": busy_s,
-        "phase_share": {name: value / busy_s for name, value in phases.items()},
+        "phase_share": {name: float(column.sum()) / busy_s for name, column in phases.items()},
     }
 
 
 def speedup(plain: dict[str, Any], speculated: dict[str, Any]) -> dict[str, float]:
-    """How many times better with SD, by time per output token, end-to-end latency and output throughput."""
+    """How many times better with SD, by time per output token, end-to-end latency and output throughput.
+
+    Empty where either run was interrupted, for then they served different requests.
+    """
+    if plain["partial"] or speculated["partial"]:
+        return {}
     ratios = {
         name: plain[f"{name}_s"]["mean"] / speculated[f"{name}_s"]["mean"]
         for name in ("tpot", "e2e")
         if plain[f"{name}_s"] and speculated[f"{name}_s"]
     }
     tokens = "output_tokens_per_s"
-    return ratios | {"throughput": speculated["throughput"][tokens] / plain["throughput"][tokens]}
+    before, after = (run["throughput"][tokens] for run in (plain, speculated))
+    return ratios | ({"throughput": after / before} if before else {})

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from sim.metrics.curves import batch_curves, mean_context_tokens
-from sim.metrics.summary import Times
+from sim.metrics.summary import Times, last_end_s
 from sim.report import numbers, series
+from sim.report.plot import Figure, axis, layout_of, short
+from sim.report.ribbon import ribbon
 from sim.report.runs import Run
 from sim.report.series import Column
-
-Figure = dict[str, Any]
 
 PHASES = {
     "prefill": "prefill",
@@ -44,14 +43,14 @@ def latency_figures(runs: Sequence[Run]) -> dict[str, Figure]:
             for index, (run, (seconds, share)) in enumerate(zip(runs, curves, strict=True))
             if seconds.size
         ]
-        x = _axis(f"{name.upper()} ({unit})", type="log", dtick="D2" if _decades(curves) < 2.5 else 1)
-        figures[name] = {"data": data, "layout": _layout(x, _axis("Share of requests", tickformat=".0%"))}
+        x = axis(f"{name.upper()} ({unit})", type="log", dtick="D2" if _decades(curves) < 2.5 else 1)
+        figures[name] = {"data": data, "layout": layout_of(x, axis("Share of requests", tickformat=".0%"))}
     return figures
 
 
 def history_figures(runs: Sequence[Run]) -> dict[str, Figure]:
     """Throughput, running and waiting requests over time, in bins that all runs share."""
-    end_s = max(float(Times.of(run.result.recorder).finish_s.max()) for run in runs)
+    end_s = max(last_end_s(Times.of(run.result.recorder), run.result.recorder.blocks()) for run in runs)
     edges_s = np.linspace(0.0, end_s, series.MOST_BINS + 1)
     unit, per_unit = numbers.clock_unit(end_s)
     middle = (edges_s[:-1] + edges_s[1:]) / 2 * per_unit
@@ -63,7 +62,7 @@ def history_figures(runs: Sequence[Run]) -> dict[str, Figure]:
             _line(index, run, middle, _per_s(h[name], edges_s) if name == "output_tokens" else h[name], width=1.4)
             for index, (run, h) in enumerate(zip(runs, histories, strict=True))
         ]
-        layout = _layout(_axis(f"Time ({unit})"), _axis(title, rangemode="tozero"))
+        layout = layout_of(axis(f"Time ({unit})"), axis(title, rangemode="tozero"))
         figures["throughput" if name == "output_tokens" else name] = {"data": data, "layout": layout}
     return figures
 
@@ -80,7 +79,7 @@ def phase_figure(runs: Sequence[Run]) -> Figure:
                 "orientation": "h",
                 "name": title,
                 "y": rows,
-                "x": _short(share),
+                "x": short(share),
                 "text": [f"{value:.0%}" if value >= 0.06 else "" for value in share.tolist()],
                 "textangle": 0,
                 "textposition": "inside",
@@ -90,7 +89,7 @@ def phase_figure(runs: Sequence[Run]) -> Figure:
                 "hovertemplate": title + ": %{x:.1%}<extra>%{y}</extra>",
             }
         )
-    layout = _layout(_axis("Share of busy time", tickformat=".0%", range=[0, 1]), _axis("", autorange="reversed"))
+    layout = layout_of(axis("Share of busy time", tickformat=".0%", range=[0, 1]), axis("", autorange="reversed"))
     legend = {"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0, "traceorder": "normal"}
     bars = {"barmode": "stack", "bargap": 0.35, "showlegend": True, "legend": legend, "height": 130 + 58 * len(runs)}
     return {"data": data, "layout": layout | bars}
@@ -106,6 +105,8 @@ def batch_figures(runs: Sequence[Run]) -> dict[str, Figure]:
             continue
         curves = curves_of(run, run.acceptance_length)
         batch = curves["batch"]
+        context = mean_context_tokens(run.result.recorder.blocks())
+        speedup += ribbon(index, run, context, batch, curves["speedup"])
         for data, name in ((speedup, "speedup"), (efficiency, "target_efficiency")):
             data.append(_line(index, run, batch, curves[name], "%{y:.2f}"))
             data.append(_operating_point(index, run, batch, curves[name]))
@@ -116,7 +117,7 @@ def batch_figures(runs: Sequence[Run]) -> dict[str, Figure]:
             experts.append(verify | {"name": f"{run.label}: verify, {width} tokens per sequence"})
             plain["line"] |= {"dash": "dot"}
             experts.append(plain | {"name": f"{run.label}: 1 token per sequence"})
-    x = _axis("Batch (sequences)", type="log", tickvals=[2**k for k in range(13)])
+    x = axis("Batch (sequences)", type="log", tickvals=[2**k for k in range(13)])
     unified = {"hovermode": "x unified"}
     shapes = {"shapes": [_level(1.0)]}
     drawn = {
@@ -125,7 +126,7 @@ def batch_figures(runs: Sequence[Run]) -> dict[str, Figure]:
         "experts": (experts, "Experts per layer", {}),
     }
     return {
-        name: {"data": data, "layout": _layout(x, _axis(title, rangemode="tozero")) | unified | more}
+        name: {"data": data, "layout": layout_of(x, axis(title, rangemode="tozero")) | unified | more}
         for name, (data, title, more) in drawn.items()
     }
 
@@ -163,8 +164,8 @@ def _line(
         "mode": "lines",
         "name": run.label,
         "meta": index,
-        "x": _short(x),
-        "y": _short(y),
+        "x": short(x),
+        "y": short(y),
         "line": {"color": run.colour, "dash": run.dash, "width": width, "shape": shape},
         "hovertemplate": hover,
     }
@@ -178,8 +179,8 @@ def _operating_point(index: int, run: Run, batch: Column, curve: Column) -> Figu
         "mode": "markers",
         "name": run.label,
         "meta": index,
-        "x": _short(np.asarray([mean])),
-        "y": _short(np.interp([mean], batch, curve)),
+        "x": short(np.asarray([mean])),
+        "y": short(np.interp([mean], batch, curve)),
         "marker": {"color": run.colour, "size": 10, "line": {"color": "--page", "width": 2}},
         "hoverinfo": "skip",
     }
@@ -188,29 +189,3 @@ def _operating_point(index: int, run: Run, batch: Column, curve: Column) -> Figu
 def _level(y: float) -> Figure:
     line = {"color": "--faint", "width": 1.5, "dash": "dot"}
     return {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": y, "y1": y, "line": line, "layer": "below"}
-
-
-def _axis(title: str, **more: Any) -> Figure:
-    lines = {"gridcolor": "--grid", "zerolinecolor": "--grid", "linecolor": "--grid", "automargin": True}
-    return {"title": {"text": title, "standoff": 8}} | lines | more
-
-
-def _layout(x: Figure, y: Figure) -> Figure:
-    return {
-        "xaxis": x,
-        "yaxis": y,
-        "height": 320,
-        "margin": {"l": 8, "r": 24, "t": 32, "b": 8},
-        "paper_bgcolor": "--page",
-        "plot_bgcolor": "--page",
-        "font": {"family": "system-ui, sans-serif", "size": 12.5, "color": "--ink"},
-        "hoverlabel": {"bgcolor": "--page", "bordercolor": "--grid", "font": {"color": "--ink"}, "namelength": -1},
-        "showlegend": False,
-        "hovermode": "closest",
-        "uirevision": "zoom and legend outlive a redraw",
-    }
-
-
-def _short(values: Column) -> list[float]:
-    """Six significant digits: finer than a screen, coarser than the last bit of another machine's library."""
-    return [float(f"{value:.6g}") for value in values.tolist()]

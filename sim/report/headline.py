@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
+from sim.config import Experiment
 from sim.hardware import resolve
 from sim.report import numbers
 from sim.report.runs import Run
@@ -20,11 +21,11 @@ def findings(runs: Sequence[Run]) -> str:
 def setup(runs: Sequence[Run]) -> str:
     """How the figures came about: simulated, on what, from which constants."""
     lines = dict.fromkeys(_deployment(run) for run in runs)
-    notes = dict.fromkeys(_note(run) for run in runs)
+    notes = dict.fromkeys(note for run in runs for note in _notes(run))
     return (
         '<p class="predicted"><strong>Predicted, not measured.</strong> Every figure on this page comes from a '
         f"simulation. Step times rest on {' '.join(escape(note) for note in notes)}</p>"
-        f'<p class="note">{"<br>".join(escape(line) for line in lines)}</p>'
+        f'<p class="note">{"<br>".join(escape(line) for line in lines)}</p>{_interrupted(runs)}'
     )
 
 
@@ -49,7 +50,26 @@ def finding(run: Run) -> str:
         f"{opening} is predicted to make {name} {factor:.2f}× {way} in mean TPOT: {numbers.duration(tpot)} "
         f"instead of {numbers.duration(before)}. Median TTFT is {numbers.duration(summary['ttft_s']['p50'])} instead "
         f"of "
-        f"{numbers.duration(run.plain['ttft_s']['p50'])}.{_quality(run)}"
+        f"{numbers.duration(run.plain['ttft_s']['p50'])}.{_band(run)}{_quality(run)}"
+    )
+
+
+def _band(run: Run) -> str:
+    """The band of the speedup, as a sentence; empty without."""
+    ends = run.bands.get("speedup", {}).get("tpot")
+    if ends is None:
+        return ""
+    level = run.bands["level"]
+    return f" The speedup lies between {ends[0]:.2f}× and {ends[1]:.2f}× with a probability of {level:.0%}."
+
+
+def _interrupted(runs: Sequence[Run]) -> str:
+    """Which runs are not whole."""
+    return "".join(
+        f'<p class="predicted"><strong>Partial.</strong> {escape(run.label)} was interrupted when '
+        f"{run.summary['finished']:,} of {run.summary['requests']:,} requests had finished.</p>"
+        for run in runs
+        if run.result.partial
     )
 
 
@@ -74,13 +94,23 @@ def _deployment(run: Run) -> str:
     replicas = f", {cluster.replicas} replicas" if cluster.replicas > 1 else ""
     return (
         f"{len(requests):,} requests, mean prompt {numbers.text(float(requests.prompt_tokens.mean()))} and output "
-        f"{numbers.text(float(requests.output_tokens.mean()))} tokens; {cluster.gpus} × {cluster.gpu}, tensor parallel "
-        f"{cluster.tensor_parallel}{replicas}; engine {experiment.engine.name}; seed {experiment.seed}."
+        f"{numbers.text(float(requests.output_tokens.mean()))} tokens; {cluster.gpus} × {cluster.gpu}, "
+        f"{cluster.parallelism}{replicas}{_prefill(experiment)}; "
+        f"engine {experiment.engine.name}; seed {experiment.seed}."
     )
+
+
+def _prefill(experiment: Experiment) -> str:
+    """The prefill pool, where there is one."""
+    settings = experiment.disaggregation
+    if settings is None:
+        return ""
+    pool = settings.prefill_side(experiment.cluster)
+    return f", after {pool.gpus} × {pool.gpu} that prefill ({pool.replicas} of {pool.parallelism}, {settings.link})"
 
 
 def _note(run: Run) -> str:
     experiment = run.result.experiment
     gpu, link = resolve(experiment.cluster)
-    note = experiment.cost.note(gpu, link if experiment.cluster.tensor_parallel > 1 else None).strip()
+    note = experiment.cost.note(gpu, link if experiment.cluster.gpus_per_replica > 1 else None).strip()
     return note if note.endswith(".") else f"{note}."

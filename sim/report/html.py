@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from sim.files import write_whole
 from sim.report import headline, tables
-from sim.report.figures import Figure, all_figures
+from sim.report.activation import activation_figure
+from sim.report.bands import bands_table
+from sim.report.figures import all_figures
+from sim.report.plot import Figure
 from sim.report.runs import Run, runs_of
+from sim.report.why import why_figure, why_table
 from sim.result import Result
 
 TITLE = "LLM serving with and without speculative decoding"
@@ -21,6 +26,12 @@ _CAPTIONS = {
     "what "
     "SD gains or loses.",
     "e2e": "Arrival to last token, per request. It also depends on how many tokens a request asks for.",
+    "why": "Every bar is a factor on the speedup in mean TPOT, and all of them multiply to what was achieved. They "
+    "reprice the steps of the run without SD, one change after the other from left to right: drafts rejected, drafts "
+    "past the end of an output, what rounds take longer by cause, prompts, which SD does not shorten; at last the "
+    "batches, queue and KV pool of the run with SD.",
+    "activation": "Distinct experts that a step activates per MoE layer, by the tokens it computes. The larger a "
+    "marker, the more time was spent in such steps; filled with SD, open without.",
     "speedup": "Tokens per second with SD over those without, all sequences decoding at the run's mean context and "
     "with its "
     "acceptance length. Above 1 SD pays; the dot is the run's mean batch. Steps in the curve are batches padded to a "
@@ -40,22 +51,35 @@ _CAPTIONS = {
 }
 
 _SECTIONS = (
+    ("Why: from the ideal to the achieved speedup", ("why",)),
     ("Latency", ("ttft", "tpot", "e2e")),
     ("Over time", ("throughput", "running", "waiting")),
     ("Time by phase", ("phases",)),
     ("By batch size", ("speedup", "efficiency", "experts")),
+    ("Activated experts", ("activation",)),
 )
 
+_ABSENT = {"By batch size": "No run with SD: nothing to compare here."}
+"""What stands in a section without figures; the others are left out."""
 
-def write_report(results: Sequence[Result], path: Path, title: str = TITLE) -> Path:
+
+def write_report(
+    results: Sequence[Result], path: Path, title: str = TITLE, bands: Mapping[str, Any] | None = None
+) -> Path:
     """Write the page, whole or not at all, and return where; same results, same bytes.
+
+    Args:
+        results: runs of a study.
+        path: where to.
+        title: of the page.
+        bands: by label of a result, as `sim.bands.RunBands.ends` has them.
 
     Raises:
         ValueError: no results.
     """
     if not results:
         raise ValueError("results must hold at least one run to report, got none")
-    text = _page(runs_of(results), title)
+    text = _page(runs_of(results, bands), title)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, lambda whole: whole.write_text(text, encoding="utf-8", newline="\n"))
     return path
@@ -64,15 +88,20 @@ def write_report(results: Sequence[Result], path: Path, title: str = TITLE) -> P
 def _page(runs: Sequence[Run], title: str) -> str:
     from plotly.offline import get_plotlyjs
 
-    figures = all_figures(runs)
+    figures = all_figures(runs) | {
+        name: figure
+        for name, figure in (("why", why_figure(runs)), ("activation", activation_figure(runs)))
+        if figure["data"]
+    }
     body = (
         f"<header><h1>{escape(title)}</h1>{headline.setup(runs)}</header>"
         f'<section aria-label="Findings" class="findings">{headline.findings(runs)}</section>'
         f"<section><h2>Runs</h2>{tables.throughput_table(runs)}{tables.latency_table(runs)}"
+        f"{tables.speculation_table(runs)}{bands_table(runs)}"
         '<p class="note">A heading sorts its column. Quantiles are over requests; ITL is the gap between two emissions '
         "of a request, of which each brings the acceptance length of tokens.</p></section>"
-        f"{_legend(runs)}{_figure_sections(figures)}"
-        f"<section><h2>Requests left out</h2>{tables.dropped(runs)}</section>"
+        f"{_legend(runs)}{_figure_sections(figures)}{why_table(runs)}"
+        f"<section><h2>Requests left out, ended early or sent again</h2>{tables.unserved(runs)}</section>"
         f"<section><h2>Configuration</h2>{tables.configuration(runs)}</section>"
     )
     return (
@@ -89,7 +118,8 @@ def _figure_sections(figures: dict[str, Figure]) -> str:
     for title, names in _SECTIONS:
         drawn = [name for name in names if name in figures]
         if not drawn:
-            parts.append(f"<section><h2>{title}</h2><p>No run with SD: nothing to compare here.</p></section>")
+            if title in _ABSENT:
+                parts.append(f"<section><h2>{title}</h2><p>{_ABSENT[title]}</p></section>")
             continue
         cards = "".join(
             f'<figure class="{name}"><div id="fig-{name}" style="height:{figures[name]["layout"]["height"]}px"></div>'

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from sim.metrics.summary import speedup
 from sim.report.settings import distinguish, settings
 from sim.result import Result
+from sim.waterfall import Waterfall, waterfall
 
 COLOURS = 8
 """Colours of the style sheet, `--run-0` and up."""
@@ -27,6 +28,8 @@ class Run:
         colour: custom property of the style sheet; a run without SD shares that of its first SD twin.
         settings: the experiment as flat text.
         plain: summary of the run that differs by having no SD, None where there is none or this is one.
+        bands: of its figures, as `sim.bands.RunBands.ends` has them; empty where none were asked for.
+        why: from the ideal to the achieved speedup over that run; None where there is nothing to explain.
     """
 
     result: Result
@@ -35,6 +38,8 @@ class Run:
     colour: str
     settings: dict[str, str]
     plain: dict[str, Any] | None
+    bands: Mapping[str, Any] = field(default_factory=dict)
+    why: Waterfall | None = None
 
     @property
     def dash(self) -> str:
@@ -59,12 +64,12 @@ class Run:
         return None if efficiency is None or math.isnan(efficiency) else float(efficiency)
 
 
-def runs_of(results: Sequence[Result]) -> list[Run]:
-    """The results as runs, in their order."""
+def runs_of(results: Sequence[Result], bands: Mapping[str, Any] | None = None) -> list[Run]:
+    """The results as runs, in their order; `bands` by the results' labels."""
     texts = [settings(result.experiment) for result in results]
     twins = [_without_sd(text) for text in texts]
     summaries = [result.summary() for result in results]
-    plain = {twin: s for twin, s, r in zip(twins, summaries, results, strict=True) if not r.experiment.drafts}
+    plain = {twin: (s, r) for twin, s, r in zip(twins, summaries, results, strict=True) if not r.experiment.drafts}
     return [
         Run(
             result=result,
@@ -72,7 +77,9 @@ def runs_of(results: Sequence[Result]) -> list[Run]:
             label=label,
             colour=colour,
             settings=text,
-            plain=plain.get(twin) if summary["drafts"] else None,
+            bands=(bands or {}).get(result.label, {}),
+            plain=plain[twin][0] if summary["drafts"] and twin in plain else None,
+            why=waterfall(plain[twin][1], result) if summary["drafts"] and twin in plain else None,
         )
         for result, summary, label, colour, text, twin in zip(
             results, summaries, _labels(results, texts), _colours(results, twins), texts, twins, strict=True

@@ -67,7 +67,7 @@ def history(result: Result, edges_s: Column) -> dict[str, Column]:
         batch = (blocks["sequences"] + blocks["chunks"])[mine]
         tokens += binned(start_s[mine], end_s[mine], emitted, edges_s)
         running += binned(start_s[mine], end_s[mine], batch * (end_s - start_s)[mine], edges_s)
-    present = covered(times.arrival_s, times.finish_s, edges_s)
+    present = covered(times.arrival_s, times.end_s, edges_s)
     width_s = np.diff(edges_s)
     return {
         "output_tokens": tokens,

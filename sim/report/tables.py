@@ -28,7 +28,7 @@ class Group:
 
 
 def throughput_table(runs: Sequence[Run]) -> str:
-    """Throughput, speculation and where the time goes."""
+    """Throughput, and where the time goes."""
     rates = {
         "requests per s": "requests_per_s",
         "tokens per s": "output_tokens_per_s",
@@ -36,21 +36,38 @@ def throughput_table(runs: Sequence[Run]) -> str:
     }
     groups = [
         Group("Output", {title: [run.summary["throughput"][key] for run in runs] for title, key in rates.items()}),
-        Group(
-            "Speculation",
-            {
-                "TPOT speedup": [run.speedup for run in runs],
-                "acceptance length": [run.acceptance_length for run in runs],
-                "target efficiency": [run.target_efficiency for run in runs],
-            },
-        ),
+        Group("Requests", {"running": [run.summary["running_requests"] for run in runs]}, decimals=1),
         Group(
             "Share of busy time (%)",
             {title: [100 * run.summary["phase_share"][phase] for run in runs] for phase, title in PHASES.items()},
             decimals=1,
         ),
     ]
-    return sortable("table-throughput", "Throughput, speculation, time shares", runs, groups)
+    return sortable("table-throughput", "Throughput, time shares", runs, groups)
+
+
+def speculation_table(runs: Sequence[Run]) -> str:
+    """What SD gained and what a round takes; the terms of eq. 4, and the experts of a step."""
+    accepted = {"acceptance length": "acceptance_length", "sigma": "sigma", "alpha": "alpha"}
+    groups = [
+        Group("Speedup", {"in mean TPOT": [run.speedup for run in runs]}),
+        Group(
+            "Acceptance",
+            {title: [run.summary["speculation"].get(key) for run in runs] for title, key in accepted.items()},
+        ),
+        Group(
+            "Round over plain step (eq. 4)",
+            {term: [run.summary["equation_4"].get(term) for run in runs] for term in ("draft", "verify", "reject")},
+        ),
+        Group(
+            "Target",
+            {
+                "efficiency": [run.target_efficiency for run in runs],
+                "experts per layer": [run.summary["activated_experts"] for run in runs],
+            },
+        ),
+    ]
+    return sortable("table-speculation", "Speculation", runs, groups)
 
 
 def latency_table(runs: Sequence[Run]) -> str:
@@ -61,6 +78,10 @@ def latency_table(runs: Sequence[Run]) -> str:
         unit, per_s = numbers.latency_unit(v for column in quantiles.values() for v in column if v is not None)
         columns = {q: [None if v is None else v * per_s for v in column] for q, column in quantiles.items()}
         groups.append(Group(f"{name.upper()} ({unit})", columns))
+    if any(run.summary["transfer"] for run in runs):
+        delays = [run.summary["transfer"].get("delay_s", {}) for run in runs]
+        columns = {q: [None if q not in delay else 1e3 * delay[q] for delay in delays] for q in QUANTILES}
+        groups.append(Group("KV transfer (ms)", columns))
     return sortable("table-latency", "Latency quantiles", runs, groups)
 
 
@@ -97,20 +118,33 @@ def swatch(run: Run) -> str:
     )
 
 
-def dropped(runs: Sequence[Run]) -> str:
-    """Requests left out, by reason."""
+def unserved(runs: Sequence[Run]) -> str:
+    """Requests left out, ended early or sent again, by reason."""
     rows = [
         f'<tr><th scope="row">{escape(run.label)}</th><td>{escape(reason)}</td><td class="number">{count:,}</td></tr>'
         for run in runs
-        for reason, count in run.summary["dropped"].items()
+        for reason, count in _reasons(run).items()
     ]
     if not rows:
-        return "<p>No request of the workload was left out.</p>"
+        return "<p>Every request of the workload was served.</p>"
     head = '<thead><tr><th scope="col">Run</th><th scope="col">Reason</th><th scope="col">Requests</th></tr></thead>'
     return (
-        '<div class="scroll" role="region" aria-label="Requests left out" tabindex="0">'
+        '<div class="scroll" role="region" aria-label="Requests left out, ended early or sent again" tabindex="0">'
         f'<table id="table-dropped">{head}<tbody>{"".join(rows)}</tbody></table></div>'
     )
+
+
+def _reasons(run: Run) -> dict[str, int]:
+    """Counts, those of what did not happen left out."""
+    summary = run.summary
+    failures = f"{summary['outages']:,} outages, {summary['down_s']:.1f} replica-seconds"
+    counts = {
+        "cancelled by their clients": summary["cancelled"],
+        f"lost with a replica that died ({failures})": summary["lost"],
+        f"sent again after a replica died ({failures})": summary["retried"],
+        "not finished when the run was interrupted": summary["open"],
+    }
+    return {reason: count for reason, count in (summary["dropped"] | counts).items() if count}
 
 
 def configuration(runs: Sequence[Run]) -> str:

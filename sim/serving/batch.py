@@ -30,7 +30,7 @@ class Batch:
         self.most_blocks = 0
         self._trailing_rounds = trailing_rounds
         self._joins = 0
-        self._place: dict[int, int] = {}
+        self._place: dict[int, int] = {}  # an entry of `_ends` with another place: it left since, or changed its path
         self._ends: list[tuple[int, int, int]] = []
 
     def __len__(self) -> int:
@@ -51,12 +51,14 @@ class Batch:
         sequence.path, sequence.joined = path, self.step
         self.ledger.join(self.step, path)
         self.most_blocks += path.most_blocks
-        self.sequences[sequence.request] = sequence
+        request = sequence.request
+        self.sequences[request] = sequence
         self._joins += 1
-        self._place[sequence.request] = self._joins
-        heappush(self._ends, (self.step + len(path), self._joins, sequence.request))
+        self._place[request] = self._joins
+        end = self.step + path.rounds
+        heappush(self._ends, (end, self._joins, request))
         if self._trailing_rounds:
-            heappush(self._ends, (self.step + len(path) - self._trailing_rounds, self._joins, sequence.request))
+            heappush(self._ends, (end - self._trailing_rounds, self._joins, request))
 
     def leave(self, sequence: Sequence) -> None:
         """`sequence` stops before its end."""
@@ -69,25 +71,25 @@ class Batch:
     def next_end(self) -> int:
         """Step before which the next of them finishes or leaves; there must be one."""
         ends = self._ends
-        while ends[0][0] <= self.step or self._stale(ends[0][1], ends[0][2]):
+        while ends[0][0] <= self.step or self._place.get(ends[0][2]) != ends[0][1]:
             heappop(ends)
         return ends[0][0]
 
     def advance(self, steps: int) -> tuple[list[Sequence], list[Sequence]]:
         """`steps` rounds are over: who has finished in the last of them, and who leaves, in order of admission."""
-        self.step += steps
+        self.step = now = self.step + steps
         finished: list[Sequence] = []
         left: list[Sequence] = []
         ends = self._ends
-        while ends and ends[0][0] <= self.step:
+        while ends and ends[0][0] <= now:
             step, place, request = heappop(ends)
-            if self._stale(place, request):
+            if self._place.get(request) != place:
                 continue
             sequence = self.sequences[request]
             if not sequence.finished:
                 sequence.finished = True
                 finished.append(sequence)
-            if step == sequence.ends:
+            if not self._trailing_rounds or step == sequence.ends:
                 path = sequence.path
                 assert path is not None
                 del self.sequences[request], self._place[request]
@@ -95,7 +97,3 @@ class Batch:
                 self.most_blocks -= path.most_blocks
                 left.append(sequence)
         return finished, left
-
-    def _stale(self, place: int, request: int) -> bool:
-        """Whether this entry of the heap belongs to a sequence that left since or took another path."""
-        return self._place.get(request) != place

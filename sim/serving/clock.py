@@ -1,22 +1,29 @@
 """The clock: simulated time in whole ticks, and what comes first at one instant.
 
 At one tick, and never in order of insertion: replicas die and come back, clients give up, requests arrive by schedule,
-requests arrive that follow others or are sent again, steps end, requests are sent that these ends set free, plans are
-made. Requests that come together are taken in order of their number.
+requests arrive that follow others or are sent again, KV arrives, steps end, prompts are handed over, requests are sent
+that these ends set free, plans are made, transfers that they ask for begin, and prompts that they complete are
+announced (whoever hears it plans again). Requests that come together are taken in
+order of their number.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
+from heapq import heappush
 
 import simpy
 from simpy.events import Event, EventPriority
 
 __all__ = [
+    "ANNOUNCE",
     "ARRIVAL",
     "CANCEL",
     "FAILURE",
+    "HAND_OVER",
+    "LINK",
     "PLAN",
+    "RECEIVED",
     "RETURN",
     "SEND",
     "STEP_END",
@@ -28,7 +35,7 @@ __all__ = [
     "at",
 ]
 
-FAILURE, CANCEL, ARRIVAL, RETURN, STEP_END, SEND, PLAN = range(1, 8)
+FAILURE, CANCEL, ARRIVAL, RETURN, RECEIVED, STEP_END, HAND_OVER, SEND, PLAN, LINK, ANNOUNCE = range(1, 12)
 
 Environment = simpy.Environment
 Process = Generator[Event, None, None]
@@ -47,10 +54,13 @@ class Clock(Environment):
 
 
 def at(env: Environment, time: int, priority: int) -> Event:
-    """An event that happens at tick `time`, among those of the same tick in order of `priority`."""
+    """An event that happens at tick `time`, among those of the same tick in order of `priority`.
+
+    As `Environment.schedule` does, but for an instant where that takes a delay.
+    """
     event = Event(env)
     event._ok, event._value = True, None
-    env.schedule(event, EventPriority(priority), time - int(env.now))
+    heappush(env._queue, (time, EventPriority(priority), next(env._eid), event))
     return event
 
 

@@ -40,7 +40,7 @@ def run_to_end(env: Clock, fleet: ReplicaFleet, recorder: Recorder) -> bool:
 def diagnosis(fleet: ReplicaFleet) -> str:
     """Who waits, what for, and what there is."""
     stuck = [
-        f"replica {number} holds {load} and can run none: {_needs(replica.rank)}"
+        f"replica {number} holds {load} and can run none: {'; '.join(map(_needs, replica.rank.ranks))}"
         for number, (load, replica) in enumerate(zip(fleet.loads, fleet.replicas, strict=True))
         if load
     ]

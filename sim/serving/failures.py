@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
 from math import inf, log1p
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sim.draws import Keys, derive, uniform
 from sim.serving.ticks import ticks
@@ -88,7 +88,7 @@ class PlannedFailures(Failures):
         outages_s: [replica, at_s, down_s] each; those of one replica in order and apart. down_s may be infinite.
     """
 
-    outages_s: list[list[float]] = field(default_factory=list)
+    outages_s: list[list[Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         Failures.__post_init__(self)
@@ -96,7 +96,7 @@ class PlannedFailures(Failures):
             raise ValueError("failures.outages_s must hold at least one [replica, at_s, down_s], got none")
         free_from: dict[float, float] = {}
         for row in self.outages_s:
-            if len(row) != 3 or row[0] != int(row[0]) or row[0] < 0 or not 0 <= row[1] < inf or not row[2] > 0:
+            if not _is_outage(row):
                 raise ValueError(
                     f"failures.outages_s must hold [replica >= 0, at_s >= 0, down_s > 0] in each row, got {row}"
                 )
@@ -120,3 +120,11 @@ class PlannedFailures(Failures):
             if number == replica:
                 dies = ticks(at_s)
                 yield Outage(dies, None if down_s == inf else dies + max(1, ticks(down_s)))
+
+
+def _is_outage(row: list[Any]) -> bool:
+    """Whether it says which replica dies when and for how long; integers are numbers too, in YAML as in a shell."""
+    if len(row) != 3 or not all(isinstance(figure, int | float) for figure in row):
+        return False
+    replica, at_s, down_s = row
+    return bool(0 <= replica < inf and replica % 1 == 0 and 0 <= at_s < inf and down_s > 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Sequence as Sequenced
 
 import numpy as np
 
@@ -12,14 +13,14 @@ from sim.request import Requests
 from sim.serving.clients import clients_of, patience
 from sim.serving.clock import CANCEL, FAILURE, RETURN, Environment, Process, Timetable, at
 from sim.serving.failures import Failures, Outage
-from sim.serving.rank import Rank
 from sim.serving.replica import Replica
+from sim.serving.replicas import Unit, replica_of
 from sim.serving.router import Arrival, Router
 from sim.serving.sequence import Sequence
 from sim.serving.ticks import ticks
 
-Spare = Callable[[int], Rank]
-"""Makes a fresh rank for a replica that comes back."""
+Spare = Callable[[int], Unit]
+"""Makes a fresh rank, or what replicas have instead, for one that comes back."""
 
 
 class ReplicaFleet:
@@ -31,7 +32,7 @@ class ReplicaFleet:
 
     Args:
         env: the clock.
-        ranks: one per replica.
+        ranks: one per replica, or a group or pipeline of them.
         router: chooses among the replicas that are up.
         requests: the stream.
         recorder: that of the ranks.
@@ -46,7 +47,7 @@ class ReplicaFleet:
     def __init__(
         self,
         env: Environment,
-        ranks: list[Rank],
+        ranks: Sequenced[Unit],
         router: Router,
         requests: Requests,
         recorder: Recorder,
@@ -55,7 +56,7 @@ class ReplicaFleet:
         failures: Failures | None = None,
         spare: Spare | None = None,
     ) -> None:
-        router.check(ranks)
+        router.check([rank for unit in self._entrances(ranks) for rank in unit.ranks])
         self.loads = [0] * len(ranks)
         self._env = env
         self._recorder = recorder
@@ -75,13 +76,7 @@ class ReplicaFleet:
         self._up: list[int] | None = None
         self._emitted: dict[int, int] = {}
         self._watched = self._clients.wait or self._patience is not None or failures is not None
-        self.replicas = [
-            Replica(
-                env, number, rank, recorder,
-                settle=self._clients.answer_at_once, counts_tokens=router.counts_tokens,
-            )
-            for number, rank in enumerate(ranks)
-        ]  # fmt: skip
+        self.replicas: list[Replica] = [self._replica(number, rank) for number, rank in enumerate(ranks)]
         for replica in self.replicas:
             env.process(replica.run(self))
         env.process(self._clients.run())
@@ -137,6 +132,14 @@ class ReplicaFleet:
         for sequence, tokens in zip(sequences, emitted, strict=True):
             self._recorder.wasted[sequence.request] += tokens
             self.replicas[number].tokens -= sequence.prompt_tokens + tokens
+
+    def _entrances(self, ranks: Sequenced[Unit]) -> Sequenced[Unit]:
+        """Those that a new request may go to."""
+        return ranks
+
+    def _replica(self, number: int, rank: Unit) -> Replica:
+        settle, counts_tokens = self._clients.answer_at_once, self._router.counts_tokens
+        return replica_of(self._env, number, rank, self._recorder, settle=settle, counts_tokens=counts_tokens)
 
     def _candidates(self) -> list[Replica]:
         return self.replicas if self._up is None else [self.replicas[number] for number in self._up]
@@ -207,29 +210,32 @@ class ReplicaFleet:
             yield at(self._env, outage.back, FAILURE)
             self._come_back(number)
 
-    def _die(self, number: int, failures: Failures, successor: Rank, outage: Outage) -> None:
+    def _die(self, number: int, failures: Failures, successor: Unit, outage: Outage) -> None:
         assert self._up is not None
         self._up.remove(number)
         self._recorder.outages.append((number, outage.dies, NOT_YET if outage.back is None else outage.back))
-        again = outage.dies + ticks(failures.retry_after_s)
         for sequence in self.replicas[number].die(successor):
-            request = sequence.request
-            if self._recorder.cancelled[request] != NOT_YET:
-                self._recorder.wasted[request] += sequence.emitted
-                continue
-            del self._places[request]
-            if self._recorder.retries[request] < failures.most_retries:
-                self._recorder.retries[request] += 1
-                if failures.keep_tokens:
-                    self._emitted[request] = sequence.emitted
-                else:
-                    self._recorder.wasted[request] += sequence.emitted
-                self._returns.add(again, request)
-                continue
-            self._recorder.lost[request] = outage.dies
-            self._recorder.wasted[request] += sequence.emitted
-            self._end([request])
+            self._give_back(sequence, failures)
         self.loads[number] = 0
+
+    def _give_back(self, sequence: Sequence, failures: Failures) -> None:
+        """`sequence` was in a replica that dies now: it is sent again, or lost."""
+        recorder, request, now = self._recorder, sequence.request, int(self._env.now)
+        if recorder.cancelled[request] != NOT_YET:
+            recorder.wasted[request] += sequence.emitted
+            return
+        del self._places[request]
+        if recorder.retries[request] < failures.most_retries:
+            recorder.retries[request] += 1
+            if failures.keep_tokens:
+                self._emitted[request] = sequence.emitted
+            else:
+                recorder.wasted[request] += sequence.emitted
+            self._returns.add(now + ticks(failures.retry_after_s), request)
+            return
+        recorder.lost[request] = now
+        recorder.wasted[request] += sequence.emitted
+        self._end([request])
 
     def _come_back(self, number: int) -> None:
         assert self._up is not None

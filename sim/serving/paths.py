@@ -73,43 +73,46 @@ class Rounds:
 
 
 class Path:
-    """The rounds of one sequence from some point of its output to its end: rounds low to high of `rounds`."""
+    """Rounds `low` to `high` of `drawn`: those of one sequence from some point of its output to its end.
 
-    __slots__ = ("_high", "_low", "_rounds", "last_sum", "most_blocks")
+    Attributes:
+        rounds: how many.
+        last_sum: summed-up cached tokens behind the last of them.
+        most_blocks: KV blocks that the last of them needs.
+    """
 
-    def __init__(self, rounds: Rounds, low: int, high: int) -> None:
-        self._rounds, self._low, self._high = rounds, low, high
-        self.last_sum = rounds.sums.item(high)
-        self.most_blocks = rounds.blocks.item(high - 1)
+    __slots__ = ("_drawn", "_high", "_low", "last_sum", "most_blocks", "rounds")
 
-    def __len__(self) -> int:
-        return self._high - self._low
+    def __init__(self, drawn: Rounds, low: int, high: int) -> None:
+        self._drawn, self._low, self._high, self.rounds = drawn, low, high, high - low
+        self.last_sum = drawn.sums.item(high)
+        self.most_blocks = drawn.blocks.item(high - 1)
 
     def sums(self, done: int) -> Counts:
         """Summed-up cached tokens from round `done` on, with the entry behind the last round."""
-        return self._rounds.sums[self._low + done : self._high + 1]
+        return self._drawn.sums[self._low + done : self._high + 1]
 
     def blocks(self, done: int) -> Counts:
         """KV blocks of the rounds from `done` on."""
-        return self._rounds.blocks[self._low + done : self._high]
+        return self._drawn.blocks[self._low + done : self._high]
 
     def at_least(self, done: int) -> Counts:
         """Which of the rounds from `done` on verify 1, 2, ... drafts or more, a row each."""
-        assert self._rounds.at_least is not None
-        return self._rounds.at_least[:, self._low + done : self._high]
+        assert self._drawn.at_least is not None
+        return self._drawn.at_least[:, self._low + done : self._high]
 
     def cached(self, done: int) -> int:
         """Cached tokens before round `done`, which must be one of the path's."""
         at = self._low + done
-        return self._rounds.sums.item(at + 1) - self._rounds.sums.item(at)
+        return self._drawn.sums.item(at + 1) - self._drawn.sums.item(at)
 
     def accepted(self, done: int) -> int:
         """Draft tokens accepted in the first `done` rounds."""
-        return self._rounds.accepted.item(self._low + done) - self._rounds.accepted.item(self._low)
+        return self._drawn.accepted.item(self._low + done) - self._drawn.accepted.item(self._low)
 
     def drafted(self, done: int) -> int:
         """Draft tokens verified in the first `done` rounds."""
-        return self._rounds.drafted.item(self._low + done) - self._rounds.drafted.item(self._low)
+        return self._drawn.drafted.item(self._low + done) - self._drawn.drafted.item(self._low)
 
 
 class Paths:

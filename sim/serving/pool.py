@@ -68,6 +68,11 @@ class Pool:
             blocks += self.kv.blocks_for(partial.prefill_tokens)
         return blocks > self.kv.blocks and blocks - self.shared > self.kv.blocks
 
+    def reach(self, blocks: int) -> None:
+        """A step has ended with so many blocks in use, shared ones counted for each who holds them."""
+        if blocks > self.peak_blocks:
+            self.peak_blocks = blocks - self.shared
+
     def hit_tokens(self, sequence: Sequence) -> int:
         """Tokens of a waiting sequence's prefill that need not be computed: whole blocks, not the last token."""
         if self.content is None:
@@ -108,5 +113,7 @@ class Pool:
         if self.content is not None:
             if self._held[0] == steps:
                 used -= self._held[2]
-            self.content.keep(self.kv.blocks - max(used, self.peak_blocks))
+            room = self.kv.blocks - max(used, self.peak_blocks)
+            if self.content.blocks > room:
+                self.content.keep(room)
             self.peak_blocks = 0

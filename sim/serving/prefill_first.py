@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sim.serving.batch import Batch
 from sim.serving.scheduler import Room, Scheduler
@@ -60,9 +60,7 @@ class SglangPrefillFirst(PrefillFirst):
     def chunks(self, waiting: Iterable[Sequence], room: Room) -> list[Chunk]:
         """As PrefillFirst, in what the growth of the running sequences leaves free."""
         kept = int(self.growth * room.future_blocks)
-        smaller = Room(
-            room.decoding, room.decode_tokens, room.partial, max(0, room.free_blocks - kept), room.pool, room.decoded
-        )
+        smaller = replace(room, free_blocks=max(0, room.free_blocks - kept))
         return PrefillFirst.chunks(self, waiting, smaller if room.decoding else room)
 
     def victim(self, batch: Batch) -> Sequence:

@@ -57,46 +57,53 @@ class Content(ABC):
 class OwnContent(Content):
     """For streams in which no two prompts share a block: only a preempted sequence ever finds its own again.
 
-    A freed sequence is one run of blocks in the order of freeing, so that nothing costs anything per block.
+    Free blocks are one line in the order of freeing, evicted from its head; a sequence that may come back knows where
+    its run of them ends. So nothing costs anything per block.
     """
 
     def __init__(self) -> None:
-        self._runs: OrderedDict[int, int] = OrderedDict()
-        self.blocks = 0
+        self._evicted = 0
+        self._runs: dict[int, tuple[int, int]] = {}
 
     def hits(self, sequence: Sequence, blocks: int) -> int:
         """What is left of its run, whose tail goes first."""
-        return min(blocks, self._runs.get(sequence.request, 0)) if self._runs else 0
+        return min(blocks, self._left(sequence)) if self._runs else 0
 
     def in_use(self, sequence: Sequence, hits: int) -> int:
         """None."""
         return 0
 
     def take(self, sequence: Sequence, hits: int) -> None:
-        """The run ends; what of it was not taken stays, to be evicted next."""
-        left = self._runs.pop(sequence.request, 0)
+        """The run ends; what of it was not taken is free without content."""
+        if sequence.request not in self._runs:
+            return
+        left = self._left(sequence)
+        _, own_end = self._runs.pop(sequence.request)
         self.blocks -= left
+        for request, (blocks, end) in self._runs.items():
+            if end > own_end:
+                self._runs[request] = (blocks, end - left)
 
     def fill(self, sequence: Sequence, blocks: int) -> None:
         """Nobody else could find them."""
 
     def free(self, sequence: Sequence, blocks: int) -> None:
         """A run at the end of the line."""
-        self._runs[sequence.request] = blocks
         self.blocks += blocks
+        if not sequence.finished:
+            self._runs[sequence.request] = (blocks, self._evicted + self.blocks)
 
     def keep(self, free_blocks: int) -> None:
-        """From the first run on."""
-        runs, over = self._runs, self.blocks - max(0, free_blocks)
-        while over > 0:
-            request, blocks = next(iter(runs.items()))
-            taken = min(blocks, over)
-            if taken == blocks:
-                del runs[request]
-            else:
-                runs[request] = blocks - taken
-            over -= taken
-            self.blocks -= taken
+        """From the head of the line."""
+        over = self.blocks - max(0, free_blocks)
+        if over > 0:
+            self._evicted += over
+            self.blocks -= over
+
+    def _left(self, sequence: Sequence) -> int:
+        """Blocks of its run that have not been evicted."""
+        blocks, end = self._runs.get(sequence.request, (0, self._evicted))
+        return max(0, min(blocks, end - self._evicted))
 
 
 class SharedContent(Content):

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 
-import numpy as np
-
 from sim.metrics.record import Recorder
 from sim.serving.batch import Batch
 from sim.serving.block import Block
@@ -36,20 +34,23 @@ class Rank:
         ended: requests that have finished; whoever reads it clears it.
 
     Args:
-        replica: number of the replica it belongs to, for the records.
+        replica: its number in the records: that of its replica, or where replicas have several ranks its own.
         setup: how it serves.
         paths: the futures of the requests.
         recorder: where it writes.
+        rounds: its rounds, where others than itself time them.
     """
 
-    def __init__(self, replica: int, setup: RankSetup, paths: Paths, recorder: Recorder) -> None:
+    def __init__(
+        self, replica: int, setup: RankSetup, paths: Paths, recorder: Recorder, rounds: Verification | None = None
+    ) -> None:
         self.waiting: deque[Sequence] = deque()
         self.partial: Sequence | None = None
         self.ended: list[int] = []
         self.steps = 0
         rule = paths.rule
         self.batch = Batch(setup.drafts if rule.ragged else 0, rule.trailing_rounds)
-        self.rounds = Verification(setup, paths)
+        self.rounds = rounds or Verification(setup, paths)
         self.pool = Pool(setup.kv, setup.block_ids, setup.drop_last_hit)
         self._replica = replica
         self._scheduler = setup.scheduler
@@ -58,6 +59,11 @@ class Rank:
         self._paths = paths
         self._recorder = recorder
         self._decoded = False
+
+    @property
+    def ranks(self) -> list[Rank]:
+        """Itself, as a group has several."""
+        return [self]
 
     def __len__(self) -> int:
         """Requests it holds, waiting ones included."""
@@ -71,7 +77,7 @@ class Rank:
         if block is None:
             sequence.seen += self._planned_ahead if self.batch or self.partial is not None else 0
             return
-        heeded = scheduler.heeds_arrival(self.waiting, sequence, len(self.batch))
+        heeded = scheduler.heeds_arrival(self.waiting, sequence, len(self.batch.sequences))
         steps, end = block.steps, block.end
         if steps > 1 and (heeded or self._planned_ahead):
             steps, end = self.rounds.pace(self.batch).first_end(self.batch.step, block, now)
@@ -96,17 +102,17 @@ class Rank:
         drafts, decoding = self.rounds.drafts, len(batch.sequences)
         return Block(now, end, steps, decoding, drafts, [], _NO_PREFILL, len(self.waiting))
 
-    def commit(self, block: Block) -> int:
-        """The block is over: advance, record, let go of what finished. Returns how many requests finished."""
+    def commit(self, block: Block) -> None:
+        """The block is over: advance, record, let go of what finished."""
         batch, steps = self.batch, block.steps
         ledger, step = batch.ledger, batch.step
         self.steps += steps
-        needed, verified, total, emitted, finished = ledger.blocks(step), 0, 0, 0, 0
+        needed, moments = ledger.blocks(step), block.moments
+        verified = total = emitted = 0
         if self._recorder.keep_steps:
             self._record_steps(block)
-        most = needed if steps == 1 else ledger.blocks(step + steps - 1)
-        if most > self.pool.peak_blocks and not block.chunks:
-            self.pool.peak_blocks = most - self.pool.shared
+        if self.pool.content is not None and not block.chunks:
+            self.pool.reach(needed if steps == 1 else ledger.blocks(step + steps - 1))
         if block.decoding:
             verified = self.rounds.verified(batch, block)
             cached, _, total = ledger.span(step, steps)
@@ -115,26 +121,25 @@ class Rank:
             if left:
                 emitted += sum(sequence.prompt_tokens + sequence.output_tokens - 1 for sequence in left)
             if done:
-                finished = self._finish_all(done, block.end)
+                self._finish_all(done, block.end)
             self._decoded = bool(batch.sequences)
             if self.rounds.changes:
                 self.rounds.observe(block, emitted)
         if block.chunks:
-            finished += self._commit_chunks(block)
-        self._recorder.block(
+            self._commit_chunks(block)
+        self._recorder.block((
             self._replica, block.start, block.end, steps, block.decoding, block.drafts, verified, total,
-            *block.moments, emitted + block.moments[4], block.waiting, needed,
-        )  # fmt: skip
-        return finished
+            *moments, emitted + moments[4], block.waiting, needed,
+        ))  # fmt: skip
 
     def _record_steps(self, block: Block) -> None:
         """One row per step of a block that is about to be committed."""
-        context = self.batch.ledger.contexts(self.batch.step, block.steps) * (block.decoding > 0)
+        batch = self.batch
         if block.steps == 1:
-            ticks = np.array([block.end - block.start])
-        else:
-            ticks = self.rounds.pace(self.batch).each(self.batch.step, context)
-        self._recorder.steps(context, ticks)
+            self._recorder.step(batch.cached if block.decoding else 0, block.end - block.start)
+            return
+        context = batch.ledger.contexts(batch.step, block.steps)
+        self._recorder.steps(context, self.rounds.pace(batch).each(batch.step, context))
 
     def _switch_paths(self) -> None:
         """The draft length has changed: the running sequences go on by other paths."""
@@ -163,10 +168,10 @@ class Rank:
         return (sequence for sequence in self.waiting if sequence.seen <= self.steps)
 
     def _room(self, free_blocks: int) -> Room:
-        decoding, future = len(self.batch), self.batch.most_blocks - self.batch.blocks
-        tokens = self.rounds.tokens(decoding) if self._scheduler.mixes else 0
+        decoding = len(self.batch.sequences)
+        tokens = decoding * self.rounds.width if self._scheduler.mixes else 0
         decoding += self.pool.held_sequences(self.steps)
-        return Room(decoding, tokens, self.partial, free_blocks, self.pool, self._decoded, future)
+        return Room(decoding, tokens, self.partial, free_blocks, self.pool, self._decoded, self.batch)
 
     def _plan_prefill(self, now: int, chunks: list[Chunk]) -> Block:
         """One step with these chunks; admission happens here, so that nothing can come between plan and step."""
@@ -188,7 +193,7 @@ class Rank:
             used = self.pool.used(self.batch, None, self.steps) + self.pool.chunk_blocks(chunks)
             self.pool.evict(used, self.steps)
         moments = (len(chunks), new, history, pairs, completed)
-        decoding = len(self.batch) if self._scheduler.mixes else 0
+        decoding = len(self.batch.sequences) if self._scheduler.mixes else 0
         ticks = self.rounds.prefill_ticks(self.batch, decoding, moments)
         return Block(now, now + ticks, 1, decoding, self.rounds.drafts, chunks, moments, len(waiting))
 
@@ -214,7 +219,7 @@ class Rank:
             steps = min([steps, *(later for later in ahead if later > 0)])
         if batch.most_blocks > self.pool.kv.blocks:
             steps = batch.ledger.steps_within(batch.step, steps, self.pool.most_blocks)
-        return self.rounds.steps(batch, steps)
+        return self.rounds.steps(batch, steps) if self.rounds.changes else steps
 
     def _preempt_until_fits(self) -> bool:
         """Preempt until the coming step's KV fits; the sequence is computed again later (vLLM V1)."""
@@ -250,20 +255,19 @@ class Rank:
         self._recorder.preemptions[sequence.request] += 1
         self.waiting.appendleft(sequence)
 
-    def _commit_chunks(self, block: Block) -> int:
-        """Advance the prefill of the block's chunks; returns how many requests finished with their first token."""
-        finished = 0
+    def _commit_chunks(self, block: Block) -> None:
+        """Advance the prefill of the block's chunks."""
+        admitted = self._recorder.admitted
         for sequence, tokens, _ in block.chunks:
-            if self._recorder.admitted[sequence.request] < 0:
-                self._recorder.admitted[sequence.request] = block.start
+            if admitted[sequence.request] < 0:
+                admitted[sequence.request] = block.start
             sequence.prefilled += tokens
             self.pool.fill(sequence, sequence.prefilled)
             self.partial = sequence if sequence.unfilled_tokens else None
             if self.partial is None:
-                finished += self._start_decoding(sequence, block.end)
-        return finished
+                self._start_decoding(sequence, block.end)
 
-    def _start_decoding(self, sequence: Sequence, now: int) -> int:
+    def _start_decoding(self, sequence: Sequence, now: int) -> None:
         """The prefill is complete and has emitted a token."""
         request = sequence.request
         sequence.emitted += 1
@@ -271,21 +275,20 @@ class Rank:
             self._recorder.first_token[request] = now
         if sequence.emitted == sequence.output_tokens:
             self._finish(sequence, now)
-            return 1
-        self.batch.join(sequence, self.rounds.path(sequence))
-        return 0
+        else:
+            self.batch.join(sequence, self.rounds.path(sequence))
 
-    def _finish_all(self, finished: list[Sequence], now: int) -> int:
+    def _finish_all(self, finished: list[Sequence], now: int) -> None:
         """Requests whose last token came with a round; without trailing rounds they hold slots and blocks on."""
         for sequence in finished:
             assert sequence.path is not None
-            sequence.record_rounds(len(sequence.path) - self._paths.rule.trailing_rounds, self._recorder)
+            sequence.record_rounds(sequence.path.rounds - self._paths.rule.trailing_rounds, self._recorder)
             self._finish(sequence, now)
-        if finished and self._planned_ahead and not self._paths.rule.trailing_rounds:
+        if self._planned_ahead and not self._paths.rule.trailing_rounds:
             self.pool.hold(self.steps, finished)
-        return len(finished)
 
     def _finish(self, sequence: Sequence, now: int) -> None:
+        sequence.finished = True
         self.ended.append(sequence.request)
         self._recorder.finish[sequence.request] = now
         self._recorder.replica[sequence.request] = self._replica

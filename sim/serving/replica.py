@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from sim.metrics.record import NOT_YET, Recorder
 from sim.serving.block import Block
@@ -106,11 +106,12 @@ class Replica:
             self._cut()
         return True
 
-    def die(self, successor: Rank) -> list[Sequence]:
+    def die(self, successor: Any) -> list[Sequence]:
         """The step under way is lost and all that is in memory; `successor` is the rank of the next life.
 
         Returns the requests it held, with the tokens they had out.
         """
+        assert isinstance(successor, Rank)
         now, block = int(self._env.now), self._block
         if block is not None:
             settle(self.rank, block, now)

@@ -150,7 +150,8 @@ class PrefixAware(Router):
         """They must cache prefixes."""
         if any(rank.pool.content is None for rank in ranks):
             raise ValueError(
-                "router: PrefixAware has no effect without prefix caching; turn that on or choose another router"
+                "router PrefixAware has no effect without prefix caching; set scheduler.prefix_caching=true or choose "
+                "another router"
             )
 
     def choose(self, arrival: Arrival, fleet: Fleet) -> int:

@@ -27,7 +27,7 @@ class Room:
         free_blocks: KV blocks that neither they nor the partial hold.
         pool: the KV pool.
         decoded: a decode step has run since the rank was last empty.
-        future_blocks: KV blocks that the running sequences will need in their last rounds and do not hold yet.
+        batch: the decoding sequences.
     """
 
     decoding: int
@@ -35,8 +35,13 @@ class Room:
     partial: Sequence | None
     free_blocks: int
     pool: Pool
-    decoded: bool = False
-    future_blocks: int = 0
+    decoded: bool
+    batch: Batch
+
+    @property
+    def future_blocks(self) -> int:
+        """KV blocks that the running sequences will need in their last rounds and do not hold yet."""
+        return self.batch.most_blocks - self.batch.blocks
 
 
 @dataclass(kw_only=True, slots=True)

@@ -52,7 +52,7 @@ class Sequence:
     def ends(self) -> int:
         """Step before which the sequence has finished."""
         assert self.path is not None
-        return self.joined + len(self.path)
+        return self.joined + self.path.rounds
 
     def emitted_before(self, step: int) -> int:
         """Tokens out before `step`, one of its path's."""

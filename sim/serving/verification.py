@@ -15,15 +15,17 @@ class Verification:
 
     Attributes:
         drafts: draft tokens per sequence and round (the most, where sequences differ).
+        width: query tokens per sequence and round that a scheduler counts.
         changes: whether anything but a request itself ever changes it.
     """
 
     def __init__(self, setup: RankSetup, paths: Paths) -> None:
         self.drafts = setup.drafts
+        self.width = paths.rule.width(setup.drafts)
         self._prices = setup.prices
+        self._paces: dict[tuple[int, int], SteadyPace] = {}
         self._paths = paths
         self._ragged = paths.rule.ragged
-        self._width = paths.rule.width
         self._chooser = setup.chooser() if setup.chooser is not None else None
         self.changes = self._chooser is not None
         self._choice = Choice(setup.drafts)
@@ -34,7 +36,9 @@ class Verification:
             return False
         self._choice = self._chooser.choose(len(batch), batch.cached)
         changed = self._choice.drafts != self.drafts
-        self.drafts = self._choice.drafts
+        if changed:
+            self.drafts = self._choice.drafts
+            self.width = self._paths.rule.width(self.drafts)
         return changed
 
     def observe(self, block: Block, tokens: int) -> None:
@@ -49,14 +53,10 @@ class Verification:
             steps = max(1, batch.ledger.steps_below(batch.step, steps, self._choice.until_cached))
         return steps
 
-    def tokens(self, sequences: int) -> int:
-        """Query tokens that a scheduler counts for so many decoding sequences."""
-        return sequences * self._width(self.drafts)
-
     def verified(self, batch: Batch, block: Block) -> int:
         """Query tokens of the decoding sequences in all steps of a block that is about to be committed."""
         if not self._ragged:
-            return block.steps * block.decoding * self._width(block.drafts)
+            return block.steps * block.decoding * self.width
         return sum(block.decoding + sum(batch.ledger.at_least(batch.step + i)) for i in range(block.steps))
 
     def path(self, sequence: Sequence) -> Path:
@@ -69,7 +69,11 @@ class Verification:
         """How long the coming rounds last, while nobody joins or leaves."""
         if self._ragged:
             return RaggedPace(self._prices, batch.ledger, len(batch))
-        return SteadyPace(self._prices.decode(len(batch.sequences), self.drafts), batch.ledger)
+        key = (len(batch.sequences), self.drafts)
+        pace = self._paces.get(key)
+        if pace is None:
+            pace = self._paces[key] = SteadyPace(self._prices.decode(*key), batch.ledger)
+        return pace
 
     def prefill_ticks(self, batch: Batch, decoding: int, moments: tuple[int, int, int, int, int]) -> int:
         """Ticks of one step that prefills, while `decoding` sequences (all or none) decode."""

@@ -69,7 +69,7 @@ def test_the_console_stays_silent_and_nothing_is_loaded(answer):
 
 
 def test_every_figure_is_drawn(answer):
-    assert len(answer["all"]) == 10
+    assert len(answer["all"]) == 12
     assert min(answer["all"].values()) > 0, answer["all"]
 
 

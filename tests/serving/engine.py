@@ -107,6 +107,11 @@ class Deployment:
 
     def rank_maker(self, requests: Requests, recorder: Recorder, max_block_steps: int):
         """Makes the rank of a replica, given its number."""
+        setup, paths = self.setup_of(requests, max_block_steps)
+        return lambda number: Rank(number, setup, paths, recorder)
+
+    def setup_of(self, requests: Requests, max_block_steps: int) -> tuple[RankSetup, Paths]:
+        """What the ranks share."""
         acceptance = ConstantRate(rate=self.rate)
         rule = RoundRule(
             acceptance=acceptance if self.most else None,
@@ -128,7 +133,7 @@ class Deployment:
             planned_ahead=self.ahead,
             block_ids=BlockIds(requests, self.kv.block_tokens) if self.prefix else None,
         )
-        return lambda number: Rank(number, setup, paths, recorder)
+        return setup, paths
 
     def slow(self, requests: Requests) -> dict:
         rank = self.reference_maker(requests)
@@ -142,12 +147,16 @@ class Deployment:
 
     def reference_maker(self, requests: Requests):
         """Makes reference ranks that share one log."""
+        return self.reference_class_maker(requests, ReferenceRank)
+
+    def reference_class_maker(self, requests: Requests, kind: type[ReferenceRank]):
+        """The same of another kind."""
         n = len(requests)
         log = {"first": [-1] * n, "finish": [-1] * n, "steps": 0}
         log |= {name: [0] * n for name in ("rounds", "accepted", "drafted", "preemptions")}
         acceptance = ConstantRate(rate=self.rate)
         prices = CurvedPrices()
-        return lambda: ReferenceRank(
+        return lambda: kind(
             prices,
             acceptance if self.most else None,
             self.most,

@@ -91,25 +91,24 @@ class ReferenceFleet:
                 heappush(self.agenda, (now + max(1, tick(requests.cancel_s[request])), 1, request))
         elif log["cancelled"][request] >= 0:
             return
-        if not self.alive:
+        if not self.entrances():
             self.stranded.append(request)
             return
         number = self.routed_to(request)
         self.routed += 1
         self.loads[number] += 1
         self.where[request] = number
-        rank = self.ranks[number]
-        seen = rank.steps
-        if rank.end is not None:
-            seen += 1 + rank.ahead
-        elif rank.running:
-            seen += rank.ahead
-        prompt, output = int(requests.prompt_tokens[request]), int(requests.output_tokens[request])
-        emitted = self.kept.pop(request, 0)
-        self.place(rank.waiting, Seq(request, prompt, output, emitted=emitted, target=prompt + emitted, seen=seen))
+        self.ranks[number].take(self.arrival(request, self.kept.pop(request, 0)), self.place)
+
+    def arrival(self, request, emitted):
+        prompt, output = (int(column[request]) for column in (self.requests.prompt_tokens, self.requests.output_tokens))
+        return Seq(request, prompt, output, emitted=emitted, target=prompt + emitted)
+
+    def entrances(self):
+        return sorted(self.alive)
 
     def routed_to(self, request):
-        up = sorted(self.alive)
+        up = self.entrances()
         loads = [self.loads[i] for i in up]
         if self.route is None:
             return up[self.choose(self.routed, loads)]
@@ -151,27 +150,34 @@ class ReferenceFleet:
     def die(self, number, now):
         log = self.log
         self.alive.remove(number)
-        rank, self.ranks[number] = self.ranks[number], self.fresh()
-        log["steps"] -= rank.end is not None
+        rank, self.ranks[number] = self.ranks[number], self.fresh_rank(number)
+        log["steps"] -= sum(part.end is not None for part in rank.parts)
         self.loads[number] = 0
         self.leaving = [entry for entry in self.leaving if entry[0] != number]
         for seq in sorted(rank.waiting + [s for s in rank.running if not s.gone], key=lambda s: s.request):
-            request = seq.request
-            if log["cancelled"][request] >= 0:
-                log["wasted"][request] += seq.emitted
-                continue
-            del self.where[request]
-            again = log["retries"][request] < self.failures.most_retries
-            if again and self.failures.keep_tokens:
-                self.kept[request] = seq.emitted
-            else:
-                log["wasted"][request] += seq.emitted
-            if again:
-                log["retries"][request] += 1
-                heappush(self.agenda, (now + tick(self.failures.retry_after_s), 3, request))
-            else:
-                log["lost"][request] = now
-                self.ended(request, now)
+            self.give_back(seq, now)
+
+    def fresh_rank(self, number):
+        return self.fresh()
+
+    def give_back(self, seq, now):
+        """`seq` was in a rank that dies now."""
+        log, request = self.log, seq.request
+        if log["cancelled"][request] >= 0:
+            log["wasted"][request] += seq.emitted
+            return
+        del self.where[request]
+        again = log["retries"][request] < self.failures.most_retries
+        if again and self.failures.keep_tokens:
+            self.kept[request] = seq.emitted
+        else:
+            log["wasted"][request] += seq.emitted
+        if again:
+            log["retries"][request] += 1
+            heappush(self.agenda, (now + tick(self.failures.retry_after_s), 3, request))
+        else:
+            log["lost"][request] = now
+            self.ended(request, now)
 
     def down_or_up(self, number, now):
         if number in self.alive:
@@ -193,20 +199,21 @@ class ReferenceFleet:
             heappush(self.agenda, (dies, 0, number))
 
     def end_steps(self, now):
-        log = self.log
         for i, rank in enumerate(self.ranks):
-            if rank.end != now:
-                continue
-            before = list(rank.running)
-            rank.end_step()
-            rank.end = None
-            over = [s.request for s in before if log["finish"][s.request] == now and self.where.get(s.request) == i]
-            for seq in before:
-                if (i, seq.request) in self.leaving:
-                    self.leave(i, rank, seq)
-            self.loads[i] -= len(over)
-            for request in over:
-                self.ended(request, now)
+            if rank.end == now:
+                self.end_step(i, rank, now)
+
+    def end_step(self, i, rank, now):
+        before = list(rank.running)
+        rank.end_step()
+        rank.end = None
+        over = [s.request for s in before if self.log["finish"][s.request] == now and self.where.get(s.request) == i]
+        for seq in before:
+            if (i, seq.request) in self.leaving:
+                self.leave(i, rank, seq)
+        self.loads[i] -= len(over)
+        for request in over:
+            self.ended(request, now)
 
     def leave(self, number, rank, seq):
         """The client of `seq` gave up during the step that has just ended."""

@@ -65,6 +65,18 @@ class ReferenceRank(ReferencePool):
     plan: tuple | None = None
 
     @property
+    def parts(self):
+        return [self]
+
+    def take(self, seq, place):
+        seq.seen = self.steps
+        if self.end is not None:
+            seq.seen += 1 + self.ahead
+        elif self.running:
+            seq.seen += self.ahead
+        place(self.waiting, seq)
+
+    @property
     def ragged(self):
         return self.own is not None or self.offers is not None
 
@@ -116,11 +128,13 @@ class ReferenceRank(ReferencePool):
             own = sum(self.need(s) for s in self.running if s not in prefilling)
             own += sum(self.blocks(s.done + q) for s, q in chunks)
             self.evict(own - self.shared())
+        self.planned(preempted, chunks)
+        again = self.try_again(preempted)
         self.held = []
         if not decoders and not chunks:
             self.decoded = False
             self.end = self.plan = None
-            if self.waiting:
+            if again:
                 self.steps += 1
                 self.start_step(now)
             return
@@ -129,6 +143,14 @@ class ReferenceRank(ReferencePool):
         self.end = now + self.price(decoders, chunks)
         self.log["steps"] += 1
         self.plan = (decoders, chunks, now)
+
+    def planned(self, preempted, chunks):
+        """For ranks that do more then."""
+
+    def try_again(self, preempted):
+        """Whether the next plan may do what this one could not, though nothing happens meanwhile."""
+        unseen = any(s.seen > self.steps for s in self.waiting)
+        return self.waiting and (preempted or self.held or self.decoded or unseen)
 
     def preempt(self):
         """Until the coming step fits; returns whether anybody had to go."""

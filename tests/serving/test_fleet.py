@@ -129,11 +129,11 @@ def conserves(deployment, requests, recorder):
     assert emitted == int(requests.output_tokens[finished].sum()) + wasted, "tokens are conserved"
     assert not any(deployment.fleet.loads)
     for replica in deployment.fleet.replicas:
-        rank = replica.rank
-        assert len(rank) == rank.batch.blocks == rank.batch.most_blocks == rank.pool.shared == 0, "blocks are returned"
-        assert not deployment.routing.counts_tokens or replica.tokens == 0
+        for rank in replica.rank.ranks:
+            assert len(rank) == rank.batch.blocks == rank.batch.most_blocks == rank.pool.shared == 0, "blocks come back"
+        assert not deployment.routing.counts_tokens or replica.tokens_at(blocks["end"].max()) == 0
     assert (blocks["end"] > blocks["start"]).all()
-    for number in range(deployment.replicas):
+    for number in np.unique(blocks["replica"]):
         own = blocks["replica"] == number
         assert (blocks["start"][own][1:] >= blocks["end"][own][:-1]).all(), "time never runs back"
     assert (ends.max(axis=0) >= np.array(recorder.arrival)).all()

@@ -193,10 +193,10 @@ def test_ctrl_c_leaves_whole_records():
 class InterruptedRecorder(Recorder):
     """KeyboardInterrupt at the worst moment: steps are recorded, their block is not."""
 
-    def block(self, *row):
+    def block(self, row):
         if len(self.step_ticks()) > 800:
             raise KeyboardInterrupt
-        Recorder.block(self, *row)
+        Recorder.block(self, row)
 
 
 def test_an_interruption_inside_a_record_is_mended():
