@@ -15,13 +15,15 @@ if TYPE_CHECKING:
     from sim.cost.host import read_engine
     from sim.cost.pricing import Analytic
     from sim.cost.routing import Uniform
+    from sim.disaggregation import Disaggregation
     from sim.errors import InfeasibleError
     from sim.hardware import Cluster
     from sim.request import Requests
-    from sim.result import Result
+    from sim.result import Interrupted, Result
     from sim.run import simulate, step_cost
     from sim.serving.chunked import ChunkedPrefill
-    from sim.serving.router import LeastRequests, RoundRobin
+    from sim.serving.failures import PlannedFailures, RandomFailures
+    from sim.serving.router import LeastRequests, LeastTokens, PowerOfTwo, PrefixAware, RoundRobin
     from sim.speculation.acceptance import ConstantRate, RatePerDepth
     from sim.speculation.draft import DraftModel
     from sim.speculation.length import Fixed
@@ -35,12 +37,19 @@ _HOME = {
     "ChunkedPrefill": "sim.serving.chunked",
     "Cluster": "sim.hardware",
     "ConstantRate": "sim.speculation.acceptance",
+    "Disaggregation": "sim.disaggregation",
     "DraftModel": "sim.speculation.draft",
     "Experiment": "sim.config",
     "Fixed": "sim.speculation.length",
     "InfeasibleError": "sim.errors",
+    "Interrupted": "sim.result",
     "LeastRequests": "sim.serving.router",
+    "LeastTokens": "sim.serving.router",
     "Lengths": "sim.workload",
+    "PlannedFailures": "sim.serving.failures",
+    "PowerOfTwo": "sim.serving.router",
+    "PrefixAware": "sim.serving.router",
+    "RandomFailures": "sim.serving.failures",
     "RatePerDepth": "sim.speculation.acceptance",
     "Requests": "sim.request",
     "Result": "sim.result",
@@ -60,12 +69,19 @@ __all__ = [
     "ChunkedPrefill",
     "Cluster",
     "ConstantRate",
+    "Disaggregation",
     "DraftModel",
     "Experiment",
     "Fixed",
     "InfeasibleError",
+    "Interrupted",
     "LeastRequests",
+    "LeastTokens",
     "Lengths",
+    "PlannedFailures",
+    "PowerOfTwo",
+    "PrefixAware",
+    "RandomFailures",
     "RatePerDepth",
     "Requests",
     "Result",

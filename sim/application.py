@@ -19,98 +19,22 @@ from omegaconf import DictConfig, OmegaConf
 from sim.catalogue import load_model
 from sim.config import Experiment
 from sim.cost.host import Engine
-from sim.cost.moesd_forward import Moesd
-from sim.cost.pricing import Analytic, Auto, CostModel, Fitted, Table
-from sim.cost.routing import Histogram, PowerLaw, Routing, TrainedGate, Uniform
+from sim.cost.pricing import CostModel
+from sim.cost.routing import Routing
 from sim.data import data_dir, names_in
-from sim.disaggregation import Disaggregation, kinds
+from sim.disaggregation import Disaggregation
 from sim.files import write_whole
 from sim.hardware import Cluster, resolve
 from sim.metrics.measure import Measure
 from sim.model import Model, with_sparsity
+from sim.options import OPTIONS
 from sim.run_fit.calibration import RunCalibration, read_run_calibration
-from sim.serving.chunked import ChunkedPrefill, DecodePriority, PriorityClasses, ShortestFirst
 from sim.serving.ending import DeadlockError
-from sim.serving.failures import Failures, PlannedFailures, RandomFailures
-from sim.serving.prefill_first import IterationLevel, PrefillFirst, SglangPrefillFirst, StaticBatch
-from sim.serving.router import LeastRequests, LeastTokens, PowerOfTwo, PrefixAware, Random, RoundRobin, Router
+from sim.serving.failures import Failures
+from sim.serving.router import Router
 from sim.serving.scheduler import Scheduler
-from sim.speculation.acceptance import (
-    BetaRate,
-    ConstantRate,
-    DriftingRate,
-    MeanLength,
-    RatePerDepth,
-    RatePerGroup,
-    RatePerPosition,
-    Recorded,
-)
-from sim.speculation.batch_length import DisableAbove, MostTokens, TableByBatch
-from sim.speculation.cascade import Cascade
-from sim.speculation.draft import DraftModel
-from sim.speculation.eagle import Eagle
-from sim.speculation.length import Fixed
-from sim.speculation.mtp import Mtp
-from sim.speculation.ngram import NGram
-from sim.speculation.parallel import Medusa, ParallelDraft
-from sim.speculation.request_length import Oracle, StepUpDown
 from sim.speculation.speculation import Speculation
-from sim.speculation.tree import RatePerRank
 from sim.workload import Workload
-from sim.workload.cancelling import Cancelling
-from sim.workload.classes import Classes
-from sim.workload.closed_loop import ClosedLoop
-from sim.workload.formats import AzureTrace, BurstGptTrace, MooncakeTrace, SimpleTrace
-from sim.workload.mix import Mix
-from sim.workload.servegen import ServeGen
-from sim.workload.sessions import Sessions
-from sim.workload.synthetic import Synthetic
-
-OPTIONS: dict[str, tuple[type, ...]] = {
-    "workload": (
-        Synthetic,
-        AzureTrace,
-        MooncakeTrace,
-        BurstGptTrace,
-        ServeGen,
-        SimpleTrace,
-        ClosedLoop,
-        Sessions,
-        Cancelling,
-        Classes,
-        Mix,
-    ),
-    "scheduler": (
-        ChunkedPrefill,
-        DecodePriority,
-        ShortestFirst,
-        PriorityClasses,
-        PrefillFirst,
-        SglangPrefillFirst,
-        StaticBatch,
-        IterationLevel,
-    ),
-    "router": (LeastRequests, RoundRobin, Random, PowerOfTwo, LeastTokens, PrefixAware),
-    "disaggregation": (Disaggregation,),
-    "failures": (RandomFailures, PlannedFailures),
-    "routing": (Uniform, PowerLaw, TrainedGate, Histogram),
-    "cost": (Auto, Fitted, Table, Analytic, Moesd),
-    "speculation/drafter": (DraftModel, Eagle, Mtp, NGram, Medusa, ParallelDraft),
-    "speculation/length": (Fixed, TableByBatch, DisableAbove, MostTokens, Cascade, StepUpDown, Oracle),
-    "speculation/acceptance": (
-        ConstantRate,
-        RatePerDepth,
-        RatePerPosition,
-        MeanLength,
-        BetaRate,
-        DriftingRate,
-        RatePerGroup,
-        RatePerRank,
-        Recorded,
-    ),
-}
-"""Every policy class by configuration group; a YAML of the group names its schema as `<snake_case_class>_schema`."""
-
 
 INTERRUPTED = 130
 """What a shell reports of a program that Ctrl-C ended: 128 + SIGINT."""
@@ -137,6 +61,7 @@ class Job:
     workload: Workload
     scheduler: Scheduler
     router: Router
+    further_clusters: list[Cluster] = field(default_factory=list)
     disaggregation: Disaggregation | None = None
     failures: Failures | None = None
     speculation: Speculation | None = None
@@ -236,7 +161,8 @@ def _simulate(config: DictConfig) -> None:
     folder = Path(HydraConfig.get().runtime.output_dir)
     with console.status("") as status:
         job = job_of(config)
-        comparison = compare(job.experiments(), lambda label: status.update(f"simulating {label}"), bands=job.bands)
+        experiments = job.experiments()
+        comparison = compare(experiments, lambda label: status.update(f"simulating {label}"), bands=job.bands)
         status.update("writing the report")
         comparison.save(folder)
         write_whole(folder / "config.yaml", lambda path: path.write_text(OmegaConf.to_yaml(config, resolve=True)))
@@ -252,9 +178,8 @@ def _simulate(config: DictConfig) -> None:
     if comparison.partial:
         left = f"; not run: {'; '.join(comparison.not_run)}" if comparison.not_run else ""
         console.print(f"[bold]Interrupted[/bold]: figures are of what was done by then{left}", soft_wrap=True)
-    for cluster in kinds(job.cluster, job.disaggregation):
-        gpu, link = resolve(cluster)
-        note = job.cost.note(gpu, link if cluster.gpus_per_replica > 1 else None)
+    notes = (_note(job.cost, cluster) for cluster in experiments[0].clusters)
+    for note in dict.fromkeys(notes):
         console.print(f"Step times: {note}.", style="dim")
     calibration = job.run_calibration()
     if calibration is not None:
@@ -263,6 +188,12 @@ def _simulate(config: DictConfig) -> None:
     console.print(str(folder), soft_wrap=True)
     if comparison.partial:
         sys.exit(INTERRUPTED)
+
+
+def _note(cost: CostModel, cluster: Cluster) -> str:
+    """Where the step times of a kind of replica come from."""
+    gpu, link = resolve(cluster)
+    return cost.note(gpu, link if cluster.gpus_per_replica > 1 else None)
 
 
 def _refuse_fields_of_what_is_off(arguments: list[str]) -> None:

@@ -1,7 +1,7 @@
 """Bands of a run's figures: errors of its step times, and how each figure answers to step times.
 
-How it answers is simulated, on the same requests: once with every step slower by its expected error, and where a queue
-makes a figure answer by more than twice as much, once with every step faster.
+How it answers is simulated, on the same requests (of a long stream its head): once with every step slower by its
+expected error, and where a queue makes a figure answer by more than twice as much, once with every step faster.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ from sim.scaled import slower_steps
 FIGURES = ("throughput", "ttft_s", "tpot_s", "itl_s", "e2e_s")
 _STEEP = 2.0
 """Percent that a figure moves per percent of step time, above which slower and faster are told apart."""
+
+_HEAD_REQUESTS = 1000
+"""Of a longer stream only so many are simulated again."""
 
 Figures = Mapping[str, Mapping[str, float]]
 
@@ -77,10 +80,11 @@ def run_bands(result: Result) -> RunBands:
         for shares, parts in (("decode", decode), ("prompt", prompt))
     }
     by = max(float(logs["decode"].std()), 1e-3)
-    base = _figures(result)
-    slower = _answers(base, result, by)
+    head = _head(result)
+    base = _figures(head)
+    slower = _answers(base, head, by)
     steep = any(abs(answer) > _STEEP for statistics in slower.values() for answer in statistics.values())
-    faster = _answers(base, result, -by) if steep else slower
+    faster = _answers(base, head, -by) if steep else slower
     return RunBands(
         {
             figure: {
@@ -90,6 +94,15 @@ def run_bands(result: Result) -> RunBands:
             for figure, statistics in slower.items()
         }
     )
+
+
+def _head(result: Result) -> Result:
+    """The run, or one of the first requests alone."""
+    requests = result.requests
+    if len(requests) <= _HEAD_REQUESTS:
+        return result
+    first = requests.take(np.arange(len(requests)) < _HEAD_REQUESTS)
+    return simulate(replace(result.experiment, drop_oversized=False), first)
 
 
 def _figures(result: Result) -> Figures:

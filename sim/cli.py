@@ -24,7 +24,7 @@ Examples:
   moesd-sim -m speculation.length.drafts=1,2,3,5 seed=0,1
 
 Other words, each with its own --help:
-  advise [run=bench.json] [overrides] SD on or off, drafter, draft lengths, load limits, and what to paste into an engine
+  advise [run=bench.json] [overrides] SD on or off, drafter, draft lengths, load limits, what to paste into an engine
   compare measured.json [overrides]   a measured run (vLLM bench, GuideLLM, genai-perf) against its prediction
   study NAME [overrides]              a table over batch sizes with its figures; without NAME: what there is
   profile --model NAME --out FILE     time the kernels that the cost model prices, on this machine's GPU

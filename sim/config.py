@@ -26,6 +26,7 @@ class Experiment:
     Attributes:
         model: the target.
         cluster: GPUs, parallelism, replicas.
+        further_clusters: more kinds of replicas behind the same router, numbered behind those of `cluster`.
         workload: the request stream.
         scheduler: batching policy of every rank.
         router: which replica a request goes to.
@@ -51,6 +52,7 @@ class Experiment:
     engine: Engine
     routing: Routing
     cost: CostModel
+    further_clusters: list[Cluster] = field(default_factory=list)
     disaggregation: Disaggregation | None = None
     failures: Failures | None = None
     speculation: Speculation | None = None
@@ -79,6 +81,8 @@ class Experiment:
                 f"{self.cluster.data_parallel}: a replica hands requests to its ranks by load, wherever their prefix "
                 "is; choose another router"
             )
+        if self.further_clusters:
+            self._check_further()
         if self.failures is not None:
             self.failures.check(self.replicas)
         if self.disaggregation is not None:
@@ -89,16 +93,32 @@ class Experiment:
         self.scheduler.check(1 if speculation is None else speculation.drafter.verify_tokens(self.drafts))
 
     @property
+    def clusters(self) -> list[Cluster]:
+        """Every kind of replica there is, in order of number; those that prefill for others come first."""
+        prefill = [] if self.disaggregation is None else [self.disaggregation.prefill_side(self.cluster)]
+        return [*prefill, self.cluster, *self.further_clusters]
+
+    @property
     def replicas(self) -> int:
-        """Those of the cluster and, before them, those that prefill for them."""
-        prefill = self.disaggregation.prefill_replicas if self.disaggregation is not None else 0
-        return prefill + self.cluster.replicas
+        """Those of all kinds."""
+        return sum(cluster.replicas for cluster in self.clusters)
 
     @property
     def gpus(self) -> int:
         """GPUs of all replicas."""
-        settings = self.disaggregation
-        return self.cluster.gpus + (settings.prefill_side(self.cluster).gpus if settings is not None else 0)
+        return sum(cluster.gpus for cluster in self.clusters)
+
+    def _check_further(self) -> None:
+        if self.disaggregation is not None:
+            raise ValueError(
+                "further_clusters must be empty with disaggregation: each of its pools has one kind of replica"
+            )
+        for cluster in self.clusters:
+            if cluster.gpus_per_replica != cluster.tensor_parallel:
+                raise ValueError(
+                    "further_clusters need data_parallel = pipeline_parallel = 1 in every cluster (others are not "
+                    f"modelled beside them), got {cluster.data_parallel} and {cluster.pipeline_parallel}"
+                )
 
     @property
     def drafts(self) -> int:

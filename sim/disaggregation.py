@@ -82,14 +82,12 @@ class Disaggregation:
                 f"disaggregation.prefill_cluster.block_tokens must be cluster.block_tokens = {cluster.block_tokens}, "
                 f"got {prefill.block_tokens}: KV is sent block by block"
             )
-        whole_batches = isinstance(scheduler, StaticBatch)
-        if whole_batches:
-            raise ValueError(
-                f"scheduler {type(scheduler).__name__} decodes the batch it has prefilled, which disaggregation takes "
-                "apart; choose another"
-            )
+        if isinstance(scheduler, StaticBatch):
+            name = type(scheduler).__name__
+            message = "decodes the batch it has prefilled, which disaggregation takes apart; choose another"
+            raise ValueError(f"scheduler {name} {message}")  # noqa: TRY004 - the kind is the setting
         if isinstance(router, PrefixAware):
-            raise ValueError(
+            raise ValueError(  # noqa: TRY004 - the kind is the setting
                 "router PrefixAware has no effect with disaggregation: replicas that only decode keep no prefix cache; "
                 "use it as disaggregation.prefill_router"
             )
@@ -124,10 +122,3 @@ class Disaggregation:
                 f"disaggregation.link {link.name} joins at most {min(node, link.max_gpus or node)} GPUs of one node, "
                 f"the pools have {prefill.gpus} + {cluster.gpus}; choose an infiniband link"
             )
-
-
-def kinds(cluster: Cluster, disaggregation: Disaggregation | None) -> list[Cluster]:
-    """Every kind of replica there is, the one that prefills first."""
-    if disaggregation is None or disaggregation.prefill_cluster is None:
-        return [cluster]
-    return [disaggregation.prefill_side(cluster), cluster]

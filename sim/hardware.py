@@ -185,9 +185,7 @@ class Cluster:
         if self.gpus_per_replica == 1 and (self.expert_parallel or self.link):
             name, off = ("expert_parallel", "false") if self.expert_parallel else ("link", '""')
             value = getattr(self, name)
-            raise ValueError(
-                f"cluster.{name} must be {off} where a replica has one GPU (no effect), got {value!r}"
-            )
+            raise ValueError(f"cluster.{name} must be {off} where a replica has one GPU (no effect), got {value!r}")
 
     @property
     def gpus_per_replica(self) -> int:

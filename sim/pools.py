@@ -1,4 +1,4 @@
-"""The two pools of disaggregated serving, from an Experiment that has them."""
+"""Replicas of several kinds, from an Experiment that has them: two pools, or more than one cluster."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from sim.cost.step import StepCost
 from sim.deployment import cost_at, rank_memory, serving_of, step_cost
 from sim.disaggregation import Disaggregation
 from sim.memory import Resident
+from sim.metrics.kinds import ReplicaKind
 from sim.metrics.record import Recorder
-from sim.metrics.transfers import PrefillPool
 from sim.request import Requests
 from sim.serving.decode_rank import DecodeRank, Recompute
-from sim.serving.disaggregated import Pools
+from sim.serving.flight import Pools
 from sim.serving.kv import KvLayout
 from sim.serving.prefill_rank import PrefillRank
 from sim.serving.ticks import ticks
@@ -26,43 +26,61 @@ PoolRank = PrefillRank | DecodeRank
 
 
 @dataclass(frozen=True, slots=True)
-class PrefillSide:
-    """The prefill pool as deployed.
+class Kind:
+    """Replicas of one kind, as deployed.
 
     Attributes:
-        experiment: one of its own, whose replicas are the pool's.
-        cost: its price.
-        kv: the KV pool of each of its ranks.
+        experiment: one of its own, whose cluster they are.
+        cost: the price of their steps.
+        kv: the KV pool of each of their ranks.
+        first: number of the first of them.
     """
 
     experiment: Experiment
     cost: StepCost
     kv: KvLayout
+    first: int = 0
 
     @classmethod
-    def of(cls, experiment: Experiment) -> PrefillSide:
-        """That of `experiment`, which must have one."""
-        settings = experiment.disaggregation
-        assert settings is not None
-        alone = replace(
-            experiment,
-            cluster=settings.prefill_side(experiment.cluster),
-            router=settings.prefill_router,
-            speculation=None if settings.draft_kv == "recomputed" else experiment.speculation,
-            disaggregation=None,
-            failures=None,
-        )
-        cost = step_cost(alone)
-        return cls(alone, cost, rank_memory(alone, cost))
+    def of(cls, experiment: Experiment, first: int = 0) -> Kind:
+        """The replicas of an experiment's cluster."""
+        cost = step_cost(experiment)
+        return cls(experiment, cost, rank_memory(experiment, cost), first)
 
     @property
-    def pool(self) -> PrefillPool:
-        """What the metrics must know of it."""
-        return PrefillPool(self.experiment.cluster.replicas, partial(cost_at, self.experiment, self.cost))
+    def end(self) -> int:
+        """Number behind the last of them."""
+        return self.first + self.experiment.cluster.replicas
+
+    def priced(self, *, prefills: bool = False) -> ReplicaKind:
+        """What the metrics must know of them."""
+        return ReplicaKind(self.first, self.end, partial(cost_at, self.experiment, self.cost), prefills)
+
+
+def prefill_side(experiment: Experiment) -> Kind:
+    """The pool that prefills for the experiment's cluster."""
+    settings = experiment.disaggregation
+    assert settings is not None
+    cluster = settings.prefill_side(experiment.cluster)
+    speculation = None if settings.draft_kv == "recomputed" else experiment.speculation
+    router = settings.prefill_router
+    return Kind.of(
+        replace(experiment, cluster=cluster, router=router, speculation=speculation, disaggregation=None, failures=None)
+    )
+
+
+def further_kinds(experiment: Experiment) -> list[Kind]:
+    """The replicas of `further_clusters`, numbered behind those of the cluster."""
+    kinds: list[Kind] = []
+    first = experiment.cluster.replicas
+    for cluster in experiment.further_clusters:
+        kinds.append(Kind.of(replace(experiment, cluster=cluster, further_clusters=[], failures=None), first))
+        first = kinds[-1].end
+    return kinds
 
 
 def pools_of(
-    experiment: Experiment, prefill: PrefillSide, requests: Requests, cost: StepCost, kv: KvLayout, recorder: Recorder
+    experiment: Experiment, prefill: Kind, requests: Requests, cost: StepCost, kv: KvLayout, recorder: Recorder
 ) -> tuple[Pools, Callable[[int], PoolRank]]:
     """Both pools, and what makes another rank for a replica that comes back."""
     settings = experiment.disaggregation

@@ -16,10 +16,12 @@ from sim.cost.lines import TICKS_PER_S
 from sim.cost.step import StepCost
 from sim.files import write_whole
 from sim.metrics.ends import ends
+from sim.metrics.kinds import ReplicaKind, phases_by_kind
 from sim.metrics.measure import Measure, measured
 from sim.metrics.record import Recorder
-from sim.metrics.summary import Times, block_phases, block_seconds, block_shape, in_seconds, summarise
-from sim.metrics.transfers import PrefillPool, transfer_columns, transfers
+from sim.metrics.summary import Times, block_seconds, block_shape, in_seconds, summarise
+from sim.metrics.totals import BlockTotals
+from sim.metrics.transfers import transfer_columns, transfers
 from sim.request import Requests
 from sim.serving.kv import KvLayout
 
@@ -52,7 +54,7 @@ class Result:
         kv: the KV pool of each replica.
         events: SimPy events the run took.
         partial: it was interrupted; figures are of what had happened by then.
-        prefill: the pool that prefills, None where every replica does.
+        kinds: replicas that are not like those of the cluster, or not priced so.
     """
 
     experiment: Experiment
@@ -63,7 +65,7 @@ class Result:
     kv: KvLayout
     events: int
     partial: bool = False
-    prefill: PrefillPool | None = None
+    kinds: tuple[ReplicaKind, ...] = ()
 
     @property
     def label(self) -> str:
@@ -74,10 +76,8 @@ class Result:
         """Headline figures; the content of `summary.json`."""
         head = {"model": self.experiment.model.name, "drafts": self.experiment.drafts, "seed": self.experiment.seed}
         gpus = self.experiment.gpus
-        phases = self.phases(self.recorder.blocks())
-        figures = summarise(self.recorder, self.requests, self.cost, self.cost_at, self.step_seconds(), gpus, phases)
-        if self.prefill is not None:
-            figures |= self._decode_pool(self.prefill)
+        totals = self._totals()
+        figures = summarise(self.recorder, self.requests, self.cost, self.cost_at, self.step_seconds(), gpus, totals)
         measure = Measure() if self.partial else self.experiment.measure
         return (
             head
@@ -89,31 +89,24 @@ class Result:
         )
 
     def phases(self, blocks: dict[str, NDArray[np.int64]]) -> dict[str, NDArray[np.float64]]:
-        """Seconds of every block by phase, each block at the price of its own pool."""
-        if self.prefill is None:
-            return block_phases(blocks, self.cost_at)
-        prefills = blocks["replica"] < self.prefill.replicas
-        phases: dict[str, NDArray[np.float64]] = {}
-        for chosen, cost_at in ((prefills, self.prefill.cost_at), (~prefills, self.cost_at)):
-            own = {name: column[chosen] for name, column in blocks.items()}
-            for name, seconds in block_phases(own, cost_at).items():
-                phases.setdefault(name, np.zeros(len(prefills)))[chosen] = seconds
-        return phases
+        """Seconds of every block by phase, each block at the price of its own kind."""
+        return phases_by_kind(blocks, self.cost_at, self.kinds)
 
-    def _decode_pool(self, prefill: PrefillPool) -> dict[str, object]:
-        """Mean batch and queue of the replicas that decode, over their busy time."""
-        blocks = self.recorder.blocks()
-        weights = block_seconds(blocks) * (blocks["replica"] >= prefill.replicas)
-        if not weights.any():
-            return {}
-        means = {"running_requests": "sequences", "waiting_requests": "waiting"}
-        return {name: float(np.average(blocks[column], weights=weights)) for name, column in means.items()}
+    def _totals(self) -> BlockTotals:
+        totals = BlockTotals()
+        for blocks in self.recorder.parts():
+            decodes = np.ones(len(blocks["replica"]), np.bool_)
+            for kind in self.kinds:
+                decodes &= ~(kind.has(blocks) & kind.prefills)
+            experts = self.cost.target.distinct_experts(block_shape(blocks)) * np.ones(len(decodes))
+            totals.add(blocks, self.phases(blocks), experts, decodes)
+        return totals
 
     def step_seconds(self) -> NDArray[np.float64]:
         """Duration of every step, blocks in order; of every block's mean step where steps were not kept."""
-        blocks = self.recorder.blocks()
         if not self.recorder.keep_steps:
-            return block_seconds(blocks) / blocks["steps"]
+            start, end, steps = (self.recorder.column(name) for name in ("start", "end", "steps"))
+            return (end - start) / (TICKS_PER_S * steps)
         seconds: NDArray[np.float64] = self.recorder.step_ticks() / TICKS_PER_S
         return seconds
 

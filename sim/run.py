@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -9,16 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.config import Experiment
-from sim.deployment import cost_at, rank_memory, replica_maker, step_cost
+from sim.deployment import cost_at, replica_maker, step_cost
 from sim.errors import InfeasibleError
 from sim.metrics.record import NOT_YET, Recorder
-from sim.pools import PrefillSide, pools_of
+from sim.pools import Kind, further_kinds, pools_of, prefill_side
 from sim.request import Requests
 from sim.result import Interrupted, Result
 from sim.serving.clock import Clock
-from sim.serving.disaggregated import DisaggregatedFleet, Pools
+from sim.serving.disaggregated import DisaggregatedFleet
 from sim.serving.ending import run_to_end
 from sim.serving.fleet import ReplicaFleet, Spare
+from sim.serving.flight import Pools
 from sim.serving.kv import KvLayout
 from sim.workload.context import clip_to_context
 
@@ -43,10 +45,11 @@ def simulate(experiment: Experiment, requests: Requests | None = None) -> Result
     requests = requests if requests is not None else experiment.workload.requests(experiment.seed)
     context = experiment.model.max_context_tokens
     requests = clip_to_context(requests, context, drop=experiment.drop_oversized)
-    cost = step_cost(experiment)
-    kv = rank_memory(experiment, cost)
-    requests = _drop_never_fitting(requests, kv, requests.output_tokens - 2 + cost.width)
-    prefill = PrefillSide.of(experiment) if experiment.disaggregation is not None else None
+    kind, further = Kind.of(experiment), further_kinds(experiment)
+    cost, kv = kind.cost, kind.kv
+    for each in (kind, *further):
+        requests = _drop_never_fitting(requests, each.kv, requests.output_tokens - 2 + each.cost.width)
+    prefill = prefill_side(experiment) if experiment.disaggregation is not None else None
     if prefill is not None:
         # What a request had out when a replica died is prefilled with its prompt.
         again = requests.output_tokens if experiment.failures is not None else np.zeros_like(requests.output_tokens)
@@ -54,8 +57,8 @@ def simulate(experiment: Experiment, requests: Requests | None = None) -> Result
     recorder = Recorder(len(requests), experiment.keep_steps)
     env = Clock()
     if prefill is None:
-        replica = replica_maker(experiment, requests, cost, kv, recorder)
-        fleet = _fleet(experiment, env, replica, requests, recorder)
+        makers = [replica_maker(each.experiment, requests, each.cost, each.kv, recorder) for each in (kind, *further)]
+        fleet = _fleet(experiment, env, _by_number(makers, (kind, *further)), requests, recorder)
     else:
         pools, spare = pools_of(experiment, prefill, requests, cost, kv, recorder)
         fleet = _pooled_fleet(experiment, env, pools, spare, requests, recorder)
@@ -71,7 +74,7 @@ def simulate(experiment: Experiment, requests: Requests | None = None) -> Result
         kv=kv,
         events=env.events,
         partial=not whole,
-        prefill=prefill.pool if prefill is not None else None,
+        kinds=(prefill.priced(prefills=True),) if prefill is not None else tuple(each.priced() for each in further),
     )
     if not whole:
         raise Interrupted(result)
@@ -79,9 +82,16 @@ def simulate(experiment: Experiment, requests: Requests | None = None) -> Result
 
 
 def _fleet(experiment: Experiment, env: Clock, replica: Spare, requests: Requests, recorder: Recorder) -> ReplicaFleet:
-    units = [replica(number) for number in range(experiment.cluster.replicas)]
+    units = [replica(number) for number in range(experiment.replicas)]
     seed, failures = experiment.seed, experiment.failures
     return ReplicaFleet(env, units, experiment.router, requests, recorder, seed=seed, failures=failures, spare=replica)
+
+
+def _by_number(makers: Sequence[Spare], kinds: Sequence[Kind]) -> Spare:
+    """The maker of each kind, by the numbers of its replicas."""
+    if len(makers) == 1:
+        return makers[0]
+    return lambda number: makers[sum(number >= kind.end for kind in kinds)](number)
 
 
 def _pooled_fleet(

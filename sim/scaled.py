@@ -1,4 +1,4 @@
-"""A deployment whose kernels or host are slower than their constants say, by a factor or by time per step."""
+"""A deployment whose kernels, or all of its steps, are slower than their constants say, by a factor."""
 
 from __future__ import annotations
 
@@ -20,9 +20,3 @@ def slower_steps(experiment: Experiment, factor: float) -> Experiment:
     times = [f.name for f in fields(Engine) if f.name.endswith("_s")]
     slower = replace(engine, **{name: factor * getattr(engine, name) for name in times})
     return slower_kernels(replace(experiment, engine=slower), factor)
-
-
-def with_host_time(experiment: Experiment, seconds: float) -> Experiment:
-    """`experiment` with so many seconds of host time more (or, < 0, fewer, at least none) in every step."""
-    step_host_s = max(0.0, experiment.engine.step_host_s + seconds)
-    return replace(experiment, engine=replace(experiment.engine, step_host_s=step_host_s))

@@ -86,6 +86,8 @@ def test_help_is_quick_and_lists_every_group(root, tmp_path):
         (["workload=azure_conversation", "workload.path=none.csv"], ["none.csv"]),
         (["seed=-1"], ["seed must lie in"]),
         (["cluster.gpu=h900"], ["cluster.gpu must be one of", "h900"]),
+        (["routing=histogram"], ["routing.counts must be given"]),
+        (["cost=fitted", "cost.path=none.yaml"], ["cost.path: no calibration none.yaml"]),
     ],
 )
 def test_errors_say_what_to_do(arguments, words, root, tmp_path):

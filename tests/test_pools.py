@@ -14,10 +14,13 @@ from sim.disaggregation import Disaggregation
 from sim.footprint import kv_groups
 from sim.job import compare, twins
 from sim.pools import kv_transfer
+from sim.serving.failures import PlannedFailures
+from sim.serving.prefill_first import StaticBatch
 from sim.serving.router import LeastRequests, PrefixAware
 from tests.deployments import experiment, speculation, workload
 
 TWO = Cluster(gpu="h200_sxm", replicas=2)
+LAST_DIES = PlannedFailures(outages_s=[[2, 3.0, 1e3]])
 
 
 def settings(**changes):
@@ -135,9 +138,8 @@ def test_a_prefill_pool_of_other_gpus():
         [6, 3]
     )
     prefill = {k: v[other.recorder.blocks()["replica"] == 0] for k, v in other.recorder.blocks().items()}
-    priced = other.prefill.cost_at(0).seconds
     assert other.phases(prefill)["prefill"].sum() > 0
-    assert other.prefill.cost_at(0).target.tensor_parallel == 4 and callable(priced)
+    assert other.kinds[0].cost_at(0).target.tensor_parallel == 4
 
 
 def test_job_writes_and_reports_pools(tmp_path):
@@ -160,6 +162,8 @@ def test_job_writes_and_reports_pools(tmp_path):
         ({"disaggregation": {"prefill_cluster": TWO}}, "prefill_replicas says how many"),
         ({"disaggregation": {"prefill_cluster": Cluster(gpu="h200_sxm", block_tokens=32)}}, "block by block"),
         ({"router": PrefixAware()}, "keep no prefix cache"),
+        ({"scheduler": StaticBatch(max_seqs=64)}, "decodes the batch it has prefilled"),
+        ({"failures": PlannedFailures(outages_s=[[3, 1.0, 1.0]])}, "replicas 0 to 2"),
     ],
 )
 def test_what_does_not_go_together_is_refused(changes, words):
@@ -170,12 +174,38 @@ def test_what_does_not_go_together_is_refused(changes, words):
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["scheduler=static"], "decodes the batch it has prefilled"),
         (["speculation=eagle3", "model=llama31_8b", "disaggregation.draft_kv=recomputed"], "hidden states"),
         (["speculation=ngram", "disaggregation.draft_kv=recomputed"], "no effect for NGram"),
-        (["failures=planned", "failures.outages_s=[[2,1,1]]"], "replicas 0 to 1"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(overrides, words):
     with pytest.raises(ValueError, match=words):
         compose("model=qwen3_8b", "cluster=h100", "disaggregation=pools", *overrides)
+
+
+def test_a_fleet_of_several_kinds():
+    three = simulate(pooled(disaggregation=None, cluster=Cluster(gpu="h200_sxm", replicas=3)))
+    alike = simulate(pooled(disaggregation=None, cluster=Cluster(gpu="h200_sxm"), further_clusters=[TWO]))
+    assert alike.recorder.finish == three.recorder.finish
+    assert alike.recorder.replica == three.recorder.replica
+    assert alike.summary()["phase_share"] == pytest.approx(three.summary()["phase_share"])
+    slower = Cluster(gpu="a100_80gb_sxm", replicas=2)
+    mixed = simulate(
+        pooled(disaggregation=None, cluster=Cluster(gpu="h200_sxm"), further_clusters=[slower], failures=LAST_DIES)
+    )
+    served = np.bincount(mixed.recorder.replica, minlength=3)
+    assert served[0] > served[1] > served[2] > 0, "the fewest requests are with the fast one, and the last one died"
+    assert mixed.experiment.gpus == 3 and mixed.summary()["outages"] == 1
+    assert sum(mixed.summary()["phase_share"].values()) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"further_clusters": [TWO]}, "must be empty with disaggregation"),
+        ({"further_clusters": [Cluster(gpu="h200_sxm", data_parallel=2)], "disaggregation": None}, "got 2 and 1"),
+    ],
+)
+def test_kinds_that_do_not_go_together_are_refused(changes, words):
+    with pytest.raises(ValueError, match=words):
+        pooled(**changes)

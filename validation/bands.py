@@ -1,9 +1,10 @@
 """How often the predicted band holds a measurement.
 
-Judged on what nothing was fitted to: throughput of vLLM 0.19 streams on L4 and A10G and all figures of the two overloaded runs on RTX 4090 and RTX PRO 6000
-(`validation.run_fit`, as described, nothing calibrated). Two constants behind the bands were chosen on what others
-published: times per token (`measured/token_times.csv`) and speedups whose acceptance length is known; their coverage is
-shown, not judged. Rows of one source share its errors: what counts is the number of deployments, which the notes give.
+Judged on what nothing was fitted to: throughput of vLLM 0.19 streams on L4 and A10G, and all figures of the two
+overloaded runs on RTX 4090 and RTX PRO 6000 (`validation.run_fit`, as described, nothing calibrated). Two constants
+behind the bands were chosen on what others published: times per token (`measured/token_times.csv`) and speedups whose
+acceptance length is known; their coverage is shown, not judged. Rows of one source share its errors: what counts is the
+number of deployments, which the notes give.
 """
 
 from __future__ import annotations
@@ -159,8 +160,8 @@ def _coverage(kind: str, cases: Sequence[Case], note: str = "") -> list[Check]:
         widths = [np.log(high / low) / 2.0 for low, high in (interval(case.draws, level) for case in cases)]
         share = float(np.mean([case.held(level) for case in cases]))
         said = (
-            f"{note}{len(owners)} deployments: {', '.join(f'{owner} {value:.0%}' for owner, value in held.items())}; half "
-            f"width {np.mean(widths):.1%}, mean error {np.abs(errors).mean():.1%}"
+            f"{note}{len(owners)} deployments: {', '.join(f'{owner} {value:.0%}' for owner, value in held.items())}; "
+            f"half width {np.mean(widths):.1%}, mean error {np.abs(errors).mean():.1%}"
         )
         metric = f"held_by_{100 * level:.0f}_band"
         made.append(Check(suite=SUITE, case=kind, metric=metric, value=share, n=len(cases), note=said))

@@ -154,8 +154,8 @@ def _check(case: str, fits: list[RunFit]) -> Check:
     ]
     before, after = np.array(pairs, dtype=np.float64).T
     note = (
-        f"throughput of streams at other concurrencies; before {np.abs(before).mean():.1%}; signed {after.mean():+.1%}, "
-        f"worst {after[np.abs(after).argmax()]:+.1%}; {'; '.join(constants(fit) for fit in fits)}"
+        f"throughput of streams at other concurrencies; before {np.abs(before).mean():.1%}; signed "
+        f"{after.mean():+.1%}, worst {after[np.abs(after).argmax()]:+.1%}; {'; '.join(constants(fit) for fit in fits)}"
     )
     return Check(suite=SUITE, case=case, metric="throughput_rel_error", value=float(np.abs(after).mean()), bar=BAR,
                  goal=GOAL, n=len(after), note=note)  # fmt: skip

@@ -184,7 +184,7 @@ def moe_hump(engine: Engine) -> Check:
         "MoE hump", [*near, max(gains) > gains[0], gains[-1] < max(gains), 4 <= best <= 32],
         f"GLM-4.5-Air on 4 H100, length 2.73: {np.round(gains, 2).tolist()} at batch {list(batches)}; {hit:.1f} "
         f"experts for 4 tokens (20.4), verify ratio {ratio:.2f} (1.25). Ours dips at batch 2 to 8, where others' "
-        f"tokens still hit new experts, and peaks at {best}, {max(gains):.2f} against {gains[batches.index(32)]:.2f} at "
+        f"tokens still hit new experts, peaks at {best}, {max(gains):.2f} against {gains[batches.index(32)]:.2f} at "
         "32; a more skewed gate does not move it. Model and GPU are not named",
     )  # fmt: skip
 

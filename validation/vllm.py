@@ -117,7 +117,8 @@ def checks(data: Path | None) -> list[Check]:
         return [Check(suite="vllm", case="all", metric="skipped", value=None, note=where)]
     engine = read_engine(ENGINE)
     runs = (check for gpu in GPUS for check in run_checks(data, gpu, engine))
-    shared = (check for suite in (vllm_mixtral, vllm_experts, vllm_ranks, vllm_parallel) for check in suite.checks(data))
+    suites = (vllm_mixtral, vllm_experts, vllm_ranks, vllm_parallel)
+    shared = (check for suite in suites for check in suite.checks(data))
     return [*batch_checks(data, engine), *runs, *shared]
 
 

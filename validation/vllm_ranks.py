@@ -6,7 +6,7 @@ blind: its own settings, kernels of the profile as they are, nothing fitted.
 
 The busiest rank's experts cost what a whole block costs with its share of the rows and its distinct experts; rows of
 experts elsewhere cost their zeros at the memory bandwidth. Tokens are exchanged as in `ForwardCollectives`, with the
-all-reduce constants of the GPU's kin over its own link, which nobody measured.
+lines of NCCL over the PCIe of L40S: nobody measured those of this GPU.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import numpy as np
 
 from sim.calibration.importers.llmservingsim import read_files
 from sim.cost.comm import Collectives
+from sim.cost.constants import exchange_over
 from sim.cost.host import Engine, read_engine
-from sim.cost.kinship import constants_for
 from sim.cost.placement import busiest_rank
 from sim.cost.profile import LayerProfile
 from sim.cost.profile_lead import ExpectedLead
@@ -98,15 +98,17 @@ def prices(data: Path, requests: Requests, deployment: Deployment, engine: Engin
     one = ProfilePrices(dense, engine, LAYERS, deployment.max_batched_tokens, MAX_CONTEXT_TOKENS, 1.0, lead)
     blocks, gpu = MoeBlocks.from_rows(rows), read_gpu("rtx_pro_6000")
     link = read_link(gpu.link)
-    group = Collectives(constants_for(gpu, "vllm", link, "")[0].allreduce, link, ranks)
+    exchange = exchange_over(link.kind)
+    assert exchange is not None
+    group = Collectives(exchange, link, ranks)
 
     def shared_s(tokens: Floats) -> Floats:
         distinct, busiest = busiest_rank(ROUTING, EXPERTS, PER_TOKEN, ranks, tokens)
         hit = np.minimum(distinct, ROUTING.of_independent(EXPERTS, PER_TOKEN, tokens))
         zeros = 2 * ELEMENT_BYTES * HIDDEN * (PER_TOKEN * tokens - busiest) / gpu.memory_bandwidth_bytes_per_s
         dispatched = tokens * ELEMENT_BYTES * (HIDDEN + EXPERTS)
-        exchange = group.all_gather(dispatched) + group.reduce_scatter(tokens * ELEMENT_BYTES * HIDDEN)
-        return np.asarray(LAYERS * (blocks(busiest / PER_TOKEN, hit) + zeros + exchange))
+        exchanged = group.all_gather(dispatched) + group.reduce_scatter(tokens * ELEMENT_BYTES * HIDDEN)
+        return np.asarray(LAYERS * (blocks(busiest / PER_TOKEN, hit) + zeros + exchanged))
 
     return ProfileLockstep(one, shared_s, ranks)
 

@@ -155,8 +155,8 @@ def _report(drafted: Drafted, contest: Contest, requests: Requests, context: int
 
 def _simplest(advised: Entry | None, contest: Contest, curves: tuple[GainCurve, ...]) -> Entry | None:
     """The best fixed length instead of a table that is nowhere better by more than `WITHIN`, at any simulated load."""
-    fixed = contest.best(fixed=True)
-    if advised is None or fixed is None or fixed.gain[contest.objective] <= 1.0 or len(curves) < 2:
+    fixed = contest.advised(WITHIN, fixed=True)
+    if advised is None or fixed is None or len(curves) < 2:
         return advised
     pairs = zip(curves[0].gains, curves[1].gains, strict=True)
     return advised if any(table > one * (1.0 + WITHIN) for table, one in pairs) else fixed

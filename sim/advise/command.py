@@ -25,12 +25,16 @@ from sim.config import Experiment
 from sim.errors import InfeasibleError
 from sim.files import write_whole
 from sim.hardware import resolve
+from sim.serving.ending import DeadlockError
 from sim.speculation.length import Fixed
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 Compose = Callable[..., list[Experiment]]
+
+INTERRUPTED = 130
+"""What a shell reports of a program that Ctrl-C ended: 128 + SIGINT."""
 
 DEFAULT_DRAFTER = "drafter"
 """What the configuration's own is called where no override chooses one."""
@@ -64,7 +68,7 @@ Examples:
 
 
 def main(arguments: Sequence[str], compose: Compose) -> int:
-    """What follows the word; exit status 2 for what it cannot use.
+    """What follows the word; exit status 2 for what it cannot use, 130 after Ctrl-C.
 
     Args:
         arguments: words and overrides.
@@ -75,9 +79,12 @@ def main(arguments: Sequence[str], compose: Compose) -> int:
         return 0
     try:
         _run(parse(arguments), compose)
-    except (ValueError, FileNotFoundError, InfeasibleError) as error:
+    except (ValueError, FileNotFoundError, InfeasibleError, DeadlockError) as error:
         sys.stderr.write(f"moesd-sim advise: {error}\n")
         return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("moesd-sim advise: interrupted\n")
+        return INTERRUPTED
     return 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from sim.advise.exports import Policy
+from sim.advise.exports import Policy, vllm_config
 from sim.advise.load import load_of
 from sim.advise.policy import advised_ranges
 from sim.advise.static import StaticBatches, mean_context_tokens, speculation_of, with_drafts
@@ -88,20 +88,24 @@ class Contest:
         found = [entry for entry in self.entries if not fixed or isinstance(entry.length, Fixed)]
         return max(found, key=lambda entry: entry.gain[self.objective], default=None)
 
-    def advised(self, within: float) -> Entry | None:
-        """What may be run: the best candidate, or a table that loses at most `within` to it; None for no SD.
+    def advised(self, within: float, *, fixed: bool = False) -> Entry | None:
+        """What may be run, of the fixed lengths alone if asked for; None for no SD.
 
-        A table was chosen over all batch sizes, the best fixed length at this load alone.
+        Of the candidates within `within` of the largest gain, under an open stream also of the best mean TPOT among
+        these: a table, for it was chosen over all batch sizes and the best fixed length at this load alone; else the
+        best of them.
         """
-        best = self.best()
+        best = self.best(fixed=fixed)
         if best is None or best.gain[self.objective] <= 1.0:
             return None
-        least = best.gain[self.objective] * (1.0 - within)
-        tables = [
-            entry for entry in self.entries
-            if isinstance(entry.length, TableByBatch) and entry.gain[self.objective] > max(1.0, least)
-        ]  # fmt: skip
-        return max(tables, key=lambda entry: entry.gain[self.objective], default=best)
+        least = max(1.0, (1.0 - within) * best.gain[self.objective])
+        among = [entry for entry in self.entries if not fixed or isinstance(entry.length, Fixed)]
+        near = [entry for entry in among if entry is best or entry.gain[self.objective] > least]
+        if self.objective == "e2e":
+            tpot = max(entry.gain.get("tpot", 1.0) for entry in near)
+            near = [entry for entry in near if entry.gain.get("tpot", 1.0) >= (1.0 - within) * tpot]
+        tables = [entry for entry in near if isinstance(entry.length, TableByBatch)]
+        return max(tables or near, key=lambda entry: entry.gain[self.objective])
 
 
 def hold(experiment: Experiment, drafters: list[Drafted], requests: Requests, started: Started) -> Contest:
@@ -136,7 +140,7 @@ def hold(experiment: Experiment, drafters: list[Drafted], requests: Requests, st
 def candidates(drafted: Drafted, requests: Requests, kv: KvLayout, *, saturated: bool) -> list[Experiment]:
     """Each fixed length, then the table where it says more than a fixed length does.
 
-    Ranks that step together would choose different lengths (vLLM ignores the table there), so they have none.
+    No table where no engine runs one: ranks that step together (vLLM ignores it there), and trees (vLLM drafts chains).
 
     Args:
         drafted: the drafter.
@@ -146,7 +150,10 @@ def candidates(drafted: Drafted, requests: Requests, kv: KvLayout, *, saturated:
     """
     experiment = drafted.experiment
     fixed = [with_drafts(experiment, drafts) for drafts in range(1, experiment.drafts + 1)]
-    table = None if experiment.cluster.data_parallel > 1 else table_of(experiment, requests, kv, saturated=saturated)
+    chain = vllm_config(speculation_of(experiment).drafter, Fixed(drafts=1), experiment.model) is not None
+    if not chain or experiment.cluster.data_parallel > 1:
+        return fixed
+    table = table_of(experiment, requests, kv, saturated=saturated)
     if table is None:
         return fixed
     return [*fixed, replace(experiment, speculation=replace(speculation_of(experiment), length=table))]

@@ -83,6 +83,7 @@ def _curve(curve: GainCurve) -> dict[str, Any]:
         "loads": [load.value for load in curve.loads],
         "gains": list(curve.gains),
         "crossings": [{"at": found.at.value, "turns": found.turns} for found in curve.crossings],
+        "turns_negative_at": None if curve.turns_negative is None else curve.turns_negative.value,
     }
 
 

@@ -30,11 +30,11 @@ class DrafterMemory:
 def drafter_memory(plain: Result, drafted: Result) -> DrafterMemory:
     """Read off two runs of one deployment, without the drafter and with it."""
     draft, target = drafted.cost.draft, drafted.cost.target
-    resident = None if draft is None else Resident(draft.model, draft.tensor_parallel)
+    resident = None if draft is None else Resident.of(draft)
     return DrafterMemory(
         weight_bytes=0.0 if resident is None else resident.weight_bytes,
         token_bytes=0.0 if resident is None else resident.token_bytes,
-        target_token_bytes=Resident(target.model, target.tensor_parallel).token_bytes,
+        target_token_bytes=Resident.of(target).token_bytes,
         lookahead_tokens=drafted.kv.lookahead_tokens,
         pool_tokens=drafted.kv.blocks * drafted.kv.block_tokens,
         plain_pool_tokens=plain.kv.blocks * plain.kv.block_tokens,

@@ -78,12 +78,27 @@ class StaticBatches:
         return even
 
     def rates(self, batches: Counts, context_tokens: Counts) -> Column:
-        """Tokens per second of a sequence among `batches` that decode; row g with g drafts, 0 to the most."""
-        lengths = range(self.experiment.drafts + 1)
-        return np.stack([self.emitted[g] / self.round_s(g, batches, context_tokens) for g in lengths])
+        """Tokens per second that a request sees among `batches` that decode; row g with g drafts, 0 to the most.
+
+        From its own prompt, which is computed in a step of the others, to its last round. While it decodes, every other
+        one is replaced once, so as many of its rounds as there are others have a prompt beside them; all such steps
+        pay the drafter's passes too.
+        """
+        scheduler = self.experiment.scheduler
+        rows = []
+        for drafts in range(self.experiment.drafts + 1):
+            round_s = self.round_s(drafts, batches, context_tokens)
+            rounds = self.output_tokens / self.emitted[drafts]
+            decoding = batches * scheduler.mixes
+            pieces = np.maximum(1.0, self._steps_of_a_prompt(drafts, decoding))
+            beside = np.minimum(batches * pieces, rounds) if scheduler.mixes else batches * pieces
+            alone = rounds - beside if scheduler.mixes else rounds
+            mixed_s = self._mixed_s(drafts, decoding, context_tokens, pieces)
+            rows.append(self.output_tokens / (alone * round_s + (beside + pieces) * mixed_s))
+        return np.stack(rows)
 
     def saturated_rates(self, batches: Counts, context_tokens: Counts) -> Column:
-        """The same with the prompts that a full server computes beside the rounds.
+        """Tokens per second of a server that is always full, per sequence; rows as in `rates`.
 
         A request that leaves is followed by another, whose prompt is computed beside the rounds of the rest. A batch
         passes on one request in output / (batch x emitted) rounds; prompts share a step where these are less than one.
@@ -96,12 +111,18 @@ class StaticBatches:
             round_s = self.round_s(drafts, batches, context_tokens)
             rounds = self.output_tokens / (batches * self.emitted[drafts])
             decoding = batches * scheduler.mixes
-            least = self.prompt_tokens / np.maximum(scheduler.max_batched_tokens - decoding * self.at(drafts).width, 1)
+            least = self._steps_of_a_prompt(drafts, decoding)
             beside = np.minimum(np.maximum(1.0, least), np.maximum(rounds, least))
             beside_s = beside * self._mixed_s(drafts, decoding, context_tokens, beside)
             alone = np.maximum(rounds - beside, 0.0) if scheduler.mixes else rounds
             rows.append(self.output_tokens / (batches * (alone * round_s + beside_s)))
         return np.stack(rows)
+
+    def _steps_of_a_prompt(self, drafts: int, decoding: Counts) -> Column:
+        """Steps that a prompt takes at least, where the sequences that decode leave the rest of the token budget."""
+        budget = self.experiment.scheduler.max_batched_tokens
+        steps: Column = self.prompt_tokens / np.maximum(budget - decoding * self.at(drafts).width, 1)
+        return steps
 
     def _mixed_s(self, drafts: int, decoding: Counts, context_tokens: Counts, steps: Column) -> Column:
         """Seconds of a step with drafts in which 1 / `steps` of a prompt is computed."""

@@ -84,6 +84,6 @@ def _batches(most: int) -> list[int]:
 
 def _grid(values: np.ndarray, shown: np.ndarray) -> Grid:
     return tuple(
-        tuple(float(value) if show else None for value, show in zip(row, seen, strict=True))
+        tuple(value.item() if show else None for value, show in zip(row, seen, strict=True))
         for row, seen in zip(values, shown, strict=True)
     )

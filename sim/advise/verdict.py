@@ -65,8 +65,19 @@ def notes(advice: Advice) -> list[str]:
             "(VLLM_USE_V2_MODEL_RUNNER=0) it runs without full CUDA graphs, which is not priced here"
         )
     if experiment.cluster.data_parallel > 1:
-        found.append("no table by batch: vLLM ignores it under data parallelism")
-    return found
+        found.append("No table by batch: vLLM ignores it under data parallelism")
+    return found + _left_out(advice)
+
+
+def _left_out(advice: Advice) -> list[str]:
+    served = len(advice.contest.plain.requests)
+    best = [report.best for report in advice.drafters if report.best is not None]
+    left = {entry.drafted.name: served - len(entry.result.requests) for entry in best}
+    return [
+        f"{name} leaves no room for {count} of {served} requests: its gains are of the rest"
+        for name, count in left.items()
+        if count
+    ]
 
 
 def _unclaimed(advice: Advice) -> str:

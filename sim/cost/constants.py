@@ -92,6 +92,7 @@ class Constants:
     """All families of one GPU and engine, those of a kin where it was not measured; never changed.
 
     Attributes:
+        exchange: lines of all-gather and reduce-scatter between groups that share experts; None: the all-reduce's.
         borrowed: family -> GPU and engine that it comes from.
         others: as in `Calibration`.
     """
@@ -108,6 +109,7 @@ class Constants:
     elementwise: Efficiency
     sampling: Efficiency
     allreduce: AllReduce
+    exchange: AllReduce | None = None
     kin_errors: dict[str, float] = field(default_factory=dict)
     stranger_errors: dict[str, float] = field(default_factory=dict)
     borrowed: dict[str, str] = field(default_factory=dict)
@@ -178,6 +180,12 @@ def slowed(constants: Constants, factor: float) -> Constants:
         name: part.slowed(factor) for name, part in parts.items() if isinstance(part, Efficiency | AllReduce)
     }
     return replace(constants, **changed)
+
+
+def exchange_over(link_kind: str) -> AllReduce | None:
+    """NCCL's all-gather and reduce-scatter over this kind of link (`hardware_specs/exchange/`), None if unmeasured."""
+    folder = data_dir("hardware_specs") / "exchange"
+    return read_named(folder, link_kind, AllReduce, "link.kind") if link_kind in names_in(folder) else None
 
 
 def with_allreduce(constants: Constants, other: Constants) -> Constants:

@@ -64,9 +64,9 @@ class ForwardCost:
     @property
     def collectives(self) -> ForwardCollectives:
         """Inside the group and between groups."""
-        return ForwardCollectives(
-            self.model, self.constants.allreduce, self.link, self.tensor_parallel, self.data_parallel
-        )
+        inside = self.constants.allreduce
+        between = self.constants.exchange or inside
+        return ForwardCollectives(self.model, inside, between, self.link, self.tensor_parallel, self.data_parallel)
 
     @property
     def expert_ranks(self) -> int:

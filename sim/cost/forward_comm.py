@@ -16,10 +16,19 @@ from sim.model import Model
 
 @dataclass(frozen=True, slots=True)
 class ForwardCollectives:
-    """Collectives of `data_parallel` groups of `tensor_parallel` GPUs that run `model`."""
+    """Collectives of `data_parallel` groups of `tensor_parallel` GPUs that run `model`.
+
+    Attributes:
+        model: the model.
+        constants: of all-reduces, and of all that happens inside a group.
+        exchange: of what happens between groups.
+        link: between all of the GPUs.
+        tensor_parallel, data_parallel: as above.
+    """
 
     model: Model
     constants: AllReduce
+    exchange: AllReduce
     link: Link
     tensor_parallel: int
     data_parallel: int
@@ -42,7 +51,7 @@ class ForwardCollectives:
         Every GPU gets the hidden states and router logits of all `tokens` (all-gather), and the sum of what the experts
         made of its own (reduce-scatter).
         """
-        group = Collectives(self.constants, self.link, self.tensor_parallel * self.data_parallel)
+        group = Collectives(self.exchange, self.link, self.tensor_parallel * self.data_parallel)
         hidden, total = self.model.hidden * ACTIVATION_BYTES, 0.0 * np.asarray(tokens)
         if self.data_parallel == 1:
             return total

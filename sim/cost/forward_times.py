@@ -40,6 +40,8 @@ class ForwardTimes:
         self._rows = ticks_list(sum(forward.tokenwise(rows).values()) - sum(forward.tokenwise(base).values()))
         prompts = StepShape(chunks=1, prefill_tokens=tokens, prefill_pairs=tokens * (tokens + 1) // 2)
         self._prompts = ticks_list(forward.prefill_attention_s(prompts))
+        self._computed = np.maximum(engine.padded_tokens(tokens), tokens)
+        self._own_s = np.asarray(sum(forward.own_tokenwise(self._computed, np.zeros_like(tokens)).values()))
         self._tokens_with = cache(self._tabulate_tokens)
         self._attention_with = cache(self._tabulate_attention)
 
@@ -73,9 +75,9 @@ class ForwardTimes:
 
     def _tabulate_tokens(self, sequences: int) -> list[int]:
         """What sees tokens only, without logits, over prefill tokens."""
-        new = np.arange(self._most_tokens - sequences * self._width + 1)
-        shape = StepShape(sequences=sequences, width=self._width, prefill_tokens=new, logits=np.zeros_like(new))
-        return ticks_list(sum(self._forward.tokenwise(shape, self._engine.padded_tokens(shape.tokens)).values()))
+        first, groups = sequences * self._width, self._forward.data_parallel
+        together = self._forward.shared_tokenwise(groups * sequences, self._width, groups * self._computed[first:])
+        return ticks_list(self._own_s[first:] + sum(together.values()))
 
     def _tabulate_attention(self, sequences: int) -> Lines:
         """Attention of the decoding sequences over their context."""

@@ -13,7 +13,7 @@ from itertools import groupby
 import numpy as np
 
 from sim.cost.drafting import Drafting
-from sim.cost.lines import ticks_list
+from sim.cost.lines import TICKS_PER_S, ticks_list
 from sim.cost.lockstep import Contexts, Pass, RankLoad, RankTime
 from sim.cost.lockstep_forward import LockstepForward
 from sim.cost.shape import StepShape
@@ -118,7 +118,7 @@ class DraftPasses:
             own = drafting[rank]
             assert own is not None
             proposing = loads[rank].sequences + loads[rank].moments[4]
-            rest = time.rest + ticks_list(own.host_s + own.sequence_host_s * proposing)[0]
+            rest = time.rest + round((own.host_s + own.sequence_host_s * proposing) * TICKS_PER_S)
             passes = [*time.passes, *first[rank], *later[rank]]
             rest += self._pass_host * sum(one.times for one in passes[1:])
             rest += self._fused(loads[rank], decode[rank], own)

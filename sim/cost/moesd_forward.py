@@ -122,11 +122,14 @@ class MoesdForward(ForwardCost):
 
     passes: PassModel
 
-    def tokenwise(self, shape: StepShape, padded_tokens: Count | None = None) -> dict[str, Seconds]:
-        """As in ForwardCost: dense matrices with all that is no expert, and experts."""
-        tokens = shape.tokens if padded_tokens is None else np.maximum(padded_tokens, shape.tokens)
-        level = 0.0 * np.asarray(shape.logit_rows)
-        return {"gemm": self.passes.dense_s(tokens) + level, "experts": self.passes.experts_s(tokens) + level}
+    def own_tokenwise(self, tokens: Count, logit_rows: Count) -> dict[str, Seconds]:
+        """Dense matrices with all else that is no expert."""
+        nothing = 0.0 * np.asarray(logit_rows)
+        return {"gemm": self.passes.dense_s(tokens) + nothing, "collective": nothing}
+
+    def shared_tokenwise(self, sequences: Count, width: Count, tokens: Count) -> dict[str, Seconds]:
+        """The experts."""
+        return {"experts": self.passes.experts_s(tokens), "exchange": 0.0}
 
     def prefill_attention_s(self, shape: StepShape) -> Seconds:
         """In `tokenwise`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from sim.cost.comm import Collectives
+from sim.cost.constants import exchange_over
 from sim.cost.lines import ticks_list
 from sim.cost.lockstep import Moments
 from sim.cost.lockstep_forward import LockstepForward
@@ -54,7 +55,7 @@ class PipelineTimes:
         self._embedding = ticks_list(embedding_s * np.ones(len(computed)))
         self._host = ticks_list(engine.step_host_s + engine.sequence_host_s * counts)
         self._sampling = ticks_list(cost.sampling_s(StepShape(logits=counts)))
-        hop = Collectives(forward.constants.allreduce, link, 2)
+        hop = Collectives(exchange_over(link.kind) or forward.constants.allreduce, link, 2)
         sent = np.multiply(computed, _SENT_TENSORS * forward.model.hidden * ACTIVATION_BYTES / forward.tensor_parallel)
         self._send = ticks_list(hop.latency_s + sent / hop.bus_bytes_per_s)
 

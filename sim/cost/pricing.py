@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sim.cost.constants import GENERIC, Calibration, Constants, completed, slowed
+from sim.cost.constants import GENERIC, Calibration, Constants, completed, exchange_over, slowed
 from sim.cost.forward import ForwardCost
 from sim.cost.kinship import constants_for, described, generic_constants
 from sim.cost.routing import Routing
@@ -54,6 +54,8 @@ class CostModel(ABC):
         Weights of one byte are multiplied in fp8 where the GPU can, others in bf16.
         """
         constants, _ = self.constants(gpu, link if tensor_parallel * data_parallel > 1 else None)
+        if data_parallel > 1:
+            constants = replace(constants, exchange=exchange_over(link.kind))
         return ForwardCost(
             model=model,
             gpu=gpu,

@@ -21,7 +21,7 @@ def ends(recorder: Recorder) -> dict[str, Any]:
     finish, cancelled, lost = (
         np.asarray(column) != NOT_YET for column in (recorder.finish, recorder.cancelled, recorder.lost)
     )
-    until = int(recorder.blocks()["end"].max(initial=0))
+    until = int(recorder.column("end").max(initial=0))
     down = (min(until, back if back != NOT_YET else until) - min(until, dies) for _, dies, back in recorder.outages)
     return {
         "finished": int(finish.sum()),

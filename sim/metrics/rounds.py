@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,9 +34,14 @@ def acceptance(recorder: Recorder) -> dict[str, float]:
 
 
 def equation4(
-    blocks: Mapping[str, NDArray[np.int64]], cost_at: Callable[[int], StepCost], tokens_per_round: float
+    parts: Iterable[Mapping[str, NDArray[np.int64]]], cost_at: Callable[[int], StepCost], tokens_per_round: float
 ) -> dict[str, float]:
     """The terms of eq. 4 over the run's rounds beside which nothing was prefilled, by their time.
+
+    Args:
+        parts: the run's blocks, some at a time.
+        cost_at: price of a step at a draft length.
+        tokens_per_round: S / R.
 
     Returns:
         `draft` = gamma T_D / T_T(B, 1), all passes and the drafter's host time; `verify` = T_T(B, width) / T_T(B, 1),
@@ -44,18 +49,24 @@ def equation4(
         the latter over the sum of the terms, to which eq. 4 knows no host time, prompts or queue. Empty where there was
         no such round.
     """
+    sums = sum((_round_seconds(blocks, cost_at) for blocks in parts), np.zeros(4))
+    if not sums[0]:
+        return {}
+    terms = dict(zip(("draft", "verify", "reject"), (sums[1:] / sums[0]).tolist(), strict=True))
+    return terms | {"tokens_per_round": tokens_per_round, "speedup": tokens_per_round / sum(terms.values())}
+
+
+def _round_seconds(blocks: Mapping[str, NDArray[np.int64]], cost_at: Callable[[int], StepCost]) -> NDArray[np.float64]:
+    """Seconds of steps of one token, and of the rounds' drafts, verifications and rejections, over pure rounds."""
     pure = (blocks["chunks"] == 0) & (blocks["sequences"] > 0) & (blocks["drafts"] > 0)
-    decode_s, parts = 0.0, np.zeros(3)
+    sums = np.zeros(4)
     for drafts in np.unique(blocks["drafts"][pure]).tolist():
         of = {name: column[pure & (blocks["drafts"] == drafts)] for name, column in blocks.items()}
         steps, cost = of["steps"], cost_at(drafts)
         width = of["verify_tokens"] / (steps * of["sequences"])
         shape = StepShape(sequences=of["sequences"], width=width, context_tokens=of["context_tokens"] // steps)
         families = cost.families(shape)
-        decode_s += float(steps @ cost.target_step_s(shape, 1))
-        verify_s = cost.target_step_s(shape, width)
-        parts += [float(np.sum(steps * each)) for each in (families["draft"], verify_s, families["rejection"])]
-    if not decode_s:
-        return {}
-    terms = dict(zip(("draft", "verify", "reject"), (parts / decode_s).tolist(), strict=True))
-    return terms | {"tokens_per_round": tokens_per_round, "speedup": tokens_per_round / sum(terms.values())}
+        decode_s, verify_s = (cost.target_step_s(shape, each) for each in (1, width))
+        seconds = (decode_s, families["draft"], verify_s, families["rejection"])
+        sums += [float(np.sum(steps * each)) for each in seconds]
+    return sums

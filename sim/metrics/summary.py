@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from sim.cost.shape import StepShape
 from sim.cost.step import StepCost
 from sim.metrics.record import NOT_YET, Recorder
 from sim.metrics.rounds import acceptance, equation4
+from sim.metrics.totals import BlockTotals
 from sim.request import Requests
 
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
@@ -60,18 +62,18 @@ class Times:
         return (self.finish_s - self.first_token_s) / gaps
 
 
-def in_seconds(ticks: list[int]) -> Column:
+def in_seconds(ticks: array[int]) -> Column:
     """A recorder's column of ticks; NaN for what did not happen."""
     column = np.asarray(ticks, dtype=np.float64)
     seconds: Column = np.where(column == NOT_YET, np.nan, column / TICKS_PER_S)
     return seconds
 
 
-def last_end_s(times: Times, blocks: dict[str, NDArray[np.int64]]) -> float:
+def last_end_s(times: Times, recorder: Recorder) -> float:
     """When the last request finished; where none did, the end of the last step."""
     if np.isfinite(times.finish_s).any():
         return float(np.nanmax(times.finish_s))
-    return int(blocks["end"].max(initial=0)) / TICKS_PER_S
+    return int(recorder.column("end").max(initial=0)) / TICKS_PER_S
 
 
 def distribution(values: Column) -> dict[str, float]:
@@ -126,15 +128,15 @@ def block_phases(blocks: dict[str, NDArray[np.int64]], cost_at: Callable[[int], 
     return by_phase
 
 
-def token_gaps(recorder: Recorder, blocks: dict[str, NDArray[np.int64]], steps_s: Column) -> dict[str, float]:
+def token_gaps(recorder: Recorder, steps_s: Column) -> dict[str, float]:
     """ITL: gaps between emissions of a sequence, which are the steps it decodes in.
 
     `steps_s` are the durations of all steps, or of all blocks' mean steps. A preempted sequence's gap counts in
     TPOT alone.
     """
-    steps = blocks["steps"] if recorder.keep_steps else np.ones_like(blocks["steps"])
-    weight = blocks["sequences"] if recorder.keep_steps else blocks["sequences"] * blocks["steps"]
-    return weighted_distribution(steps_s, np.repeat(weight, steps).astype(np.float64))
+    steps, sequences = recorder.column("steps"), recorder.column("sequences")
+    weight = np.repeat(sequences, steps) if recorder.keep_steps else sequences * steps
+    return weighted_distribution(steps_s, weight.astype(np.float64))
 
 
 def summarise(
@@ -144,7 +146,7 @@ def summarise(
     cost_at: Callable[[int], StepCost],
     steps_s: Column,
     gpus: int,
-    phases: dict[str, Column],
+    totals: BlockTotals,
 ) -> dict[str, object]:
     """The figures of `summary.json`; names carry their units.
 
@@ -155,18 +157,14 @@ def summarise(
         cost_at: the same at any.
         steps_s: durations as for `token_gaps`.
         gpus: of the whole deployment.
-        phases: seconds of every block by phase.
+        totals: of its blocks.
     """
-    times, blocks = Times.of(recorder), recorder.blocks()
-    seconds = block_seconds(blocks)
-    busy_s = float(seconds.sum())
-    makespan_s = last_end_s(times, blocks) - float(np.nanmin(times.arrival_s))
+    times = Times.of(recorder)
+    makespan_s = last_end_s(times, recorder) - float(np.nanmin(times.arrival_s))
     finished = np.isfinite(times.finish_s)
     output, prompt = (int(column[finished].sum()) for column in (requests.output_tokens, requests.prompt_tokens))
-    shape = block_shape(blocks)
-    experts = cost.target.distinct_experts(shape) * np.ones_like(seconds)
     rounds = acceptance(recorder) if cost.drafting is not None else {}
-    terms = equation4(blocks, cost_at, rounds["acceptance_length"]) if rounds else {}
+    terms = equation4(recorder.parts(), cost_at, rounds["acceptance_length"]) if rounds else {}
     return {
         "requests": len(requests),
         "dropped": dict(requests.dropped),
@@ -179,19 +177,19 @@ def summarise(
         },
         "ttft_s": distribution(times.ttft_s),
         "tpot_s": distribution(times.tpot_s(requests.output_tokens)),
-        "itl_s": token_gaps(recorder, blocks, steps_s),
+        "itl_s": token_gaps(recorder, steps_s),
         "e2e_s": distribution(times.e2e_s),
         "speculation": rounds,
         "equation_4": terms,
         "target_efficiency": 1.0 / terms["verify"] if terms else None,
-        "activated_experts": float(np.average(experts, weights=seconds)) if cost.target.model.is_moe else None,
-        "running_requests": float(np.average(blocks["sequences"], weights=seconds)),
-        "waiting_requests": float(np.average(blocks["waiting"], weights=seconds)),
-        "kv_blocks_peak": int(blocks["kv_blocks"].max()),
+        "activated_experts": totals.experts_s / totals.busy_s if cost.target.model.is_moe else None,
+        "running_requests": totals.mean(totals.sequences_s),
+        "waiting_requests": totals.mean(totals.waiting_s),
+        "kv_blocks_peak": totals.kv_blocks_peak,
         "preemptions": sum(recorder.preemptions),
-        "steps": int(blocks["steps"].sum()),
-        "busy_s": busy_s,
-        "phase_share": {name: float(column.sum()) / busy_s for name, column in phases.items()},
+        "steps": totals.steps,
+        "busy_s": totals.busy_s,
+        "phase_share": {name: seconds / totals.busy_s for name, seconds in totals.phases.items()},
     }
 
 

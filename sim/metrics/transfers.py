@@ -1,29 +1,13 @@
-"""The prefill pool of a run, and the way of the KV cache from it."""
+"""The way of KV caches from prefill to decode, in figures."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from sim.cost.step import StepCost
 from sim.metrics.record import Recorder
 from sim.metrics.summary import Times, distribution, in_seconds
-
-
-@dataclass(frozen=True, slots=True)
-class PrefillPool:
-    """The replicas that only prefill, which are those with the lowest numbers.
-
-    Attributes:
-        replicas: how many.
-        cost_at: the price of their steps at a draft length.
-    """
-
-    replicas: int
-    cost_at: Callable[[int], StepCost]
 
 
 def transfers(recorder: Recorder) -> dict[str, Any]:

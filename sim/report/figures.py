@@ -50,7 +50,7 @@ def latency_figures(runs: Sequence[Run]) -> dict[str, Figure]:
 
 def history_figures(runs: Sequence[Run]) -> dict[str, Figure]:
     """Throughput, running and waiting requests over time, in bins that all runs share."""
-    end_s = max(last_end_s(Times.of(run.result.recorder), run.result.recorder.blocks()) for run in runs)
+    end_s = max(last_end_s(Times.of(run.result.recorder), run.result.recorder) for run in runs)
     edges_s = np.linspace(0.0, end_s, series.MOST_BINS + 1)
     unit, per_unit = numbers.clock_unit(end_s)
     middle = (edges_s[:-1] + edges_s[1:]) / 2 * per_unit

@@ -95,22 +95,28 @@ def _deployment(run: Run) -> str:
     return (
         f"{len(requests):,} requests, mean prompt {numbers.text(float(requests.prompt_tokens.mean()))} and output "
         f"{numbers.text(float(requests.output_tokens.mean()))} tokens; {cluster.gpus} × {cluster.gpu}, "
-        f"{cluster.parallelism}{replicas}{_prefill(experiment)}; "
+        f"{cluster.parallelism}{replicas}{_others(experiment)}; "
         f"engine {experiment.engine.name}; seed {experiment.seed}."
     )
 
 
-def _prefill(experiment: Experiment) -> str:
-    """The prefill pool, where there is one."""
+def _others(experiment: Experiment) -> str:
+    """Replicas of other kinds."""
     settings = experiment.disaggregation
     if settings is None:
-        return ""
+        return "".join(
+            f", and {other.gpus} × {other.gpu} ({other.replicas} of {other.parallelism})"
+            for other in experiment.further_clusters
+        )
     pool = settings.prefill_side(experiment.cluster)
     return f", after {pool.gpus} × {pool.gpu} that prefill ({pool.replicas} of {pool.parallelism}, {settings.link})"
 
 
-def _note(run: Run) -> str:
-    experiment = run.result.experiment
-    gpu, link = resolve(experiment.cluster)
-    note = experiment.cost.note(gpu, link if experiment.cluster.gpus_per_replica > 1 else None).strip()
-    return note if note.endswith(".") else f"{note}."
+def _notes(run: Run) -> list[str]:
+    """Where the step times of every kind of replica come from."""
+    experiment, notes = run.result.experiment, []
+    for cluster in experiment.clusters:
+        gpu, link = resolve(cluster)
+        note = experiment.cost.note(gpu, link if cluster.gpus_per_replica > 1 else None).strip()
+        notes.append(note if note.endswith(".") else f"{note}.")
+    return notes

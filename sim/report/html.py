@@ -33,10 +33,8 @@ _CAPTIONS = {
     "activation": "Distinct experts that a step activates per MoE layer, by the tokens it computes. The larger a "
     "marker, the more time was spent in such steps; filled with SD, open without.",
     "speedup": "Tokens per second with SD over those without, all sequences decoding at the run's mean context and "
-    "with its "
-    "acceptance length. Above 1 SD pays; the dot is the run's mean batch. Steps in the curve are batches padded to a "
-    "CUDA "
-    "graph.",
+    "with its acceptance length. Above 1 SD pays; the dot is the run's mean batch, the shaded band what step times may "
+    "be off by. Steps in the curve are batches padded to a CUDA graph.",
     "efficiency": "Time of a target pass over 1 token per sequence over that of a verification pass. Near 1 the "
     "drafts are "
     "verified almost for free.",

@@ -60,8 +60,9 @@ class RunCalibration:
         Raises:
             ValueError: another GPU or engine version than the one fitted on.
         """
+        gpus = sorted({cluster.gpu for cluster in experiment.clusters})
         for name, fitted, given in (
-            ("cluster.gpu", self.gpu, experiment.cluster.gpu),
+            ("cluster.gpu", self.gpu, ", ".join(gpus)),
             ("engine", self.engine, experiment.engine.name),
         ):
             if fitted != given:

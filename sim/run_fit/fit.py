@@ -22,6 +22,9 @@ MOST_FITTED = 2
 LEAST_ERROR = 0.02
 """What a calibrated simulation leaves at least (`docs/accuracy.md`, vLLM runs, calibrated)."""
 
+_HARDLY = 1.0
+"""Standard error of a constant, as a logarithm or in usual steps, that tells nothing."""
+
 LEAST_HOST_S = 1e-4
 """A host time that a preset gives as less is not known to be less."""
 
@@ -181,7 +184,7 @@ def _search(problem: _Problem) -> tuple[Minimum, dict[int, str]]:
             return both, {}
     effect = np.linalg.norm(slope, axis=0) * known
     free = int(np.argmax(effect))
-    spread = f"only to {problem.spread(told, 1 - free)}" if np.isfinite(told).all() else "not at all"
+    spread = f"only to {problem.spread(told, 1 - free)}" if told[1 - free] < _HARDLY else "not at all"
     why = (
         f"held: these runs tell it apart from {NAMES[free]} {spread}, and it explains less "
         f"({effect.min() / effect.max():.0%} as much)"

@@ -52,7 +52,7 @@ class OpenStream(Clients):
         self._env, self._requests, self._door = env, requests, door
 
     def run(self) -> Process:
-        return self._send_at(enumerate(ticks_array(self._requests.arrival_s).tolist()))
+        return self._send_at(enumerate(ticks_array(self._requests.arrival_s).data))
 
     def ended(self, requests: Iterable[int], now: int) -> None:
         """Nobody waits."""

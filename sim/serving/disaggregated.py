@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as Sequenced
-from dataclasses import dataclass
 from functools import partial
 from typing import cast
 
@@ -13,31 +12,14 @@ from sim.serving.clock import ANNOUNCE, HAND_OVER, LINK, RECEIVED, Environment, 
 from sim.serving.decode_rank import DecodeRank
 from sim.serving.failures import Failures, Outage
 from sim.serving.fleet import ReplicaFleet, Spare
-from sim.serving.flight import DecodePool, Flight
+from sim.serving.flight import DecodePool, Flight, Pools
 from sim.serving.pool_replicas import DecodeReplica, PrefillReplica
 from sim.serving.prefill_rank import PrefillRank
 from sim.serving.replica import Replica
 from sim.serving.replicas import Unit
-from sim.serving.router import Arrival, Router
+from sim.serving.router import Arrival
 from sim.serving.sequence import Sequence
-from sim.serving.transfer import KvTransfer, Links
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Pools:
-    """Two pools of replicas.
-
-    Attributes:
-        prefill, decode: one rank per replica.
-        prefill_router, decode_router: who chooses among them.
-        transfer: of KV from one to the other.
-    """
-
-    prefill: Sequenced[PrefillRank]
-    decode: Sequenced[DecodeRank]
-    prefill_router: Router
-    decode_router: Router
-    transfer: KvTransfer
+from sim.serving.transfer import Links
 
 
 class DisaggregatedFleet(ReplicaFleet):

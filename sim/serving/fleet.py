@@ -62,8 +62,8 @@ class ReplicaFleet:
         self._recorder = recorder
         self._router = router
         self._key = key(seed, "router")
-        self._prompt: list[int] = requests.prompt_tokens.tolist()
-        self._output: list[int] = requests.output_tokens.tolist()
+        self._prompt = np.ascontiguousarray(requests.prompt_tokens).data
+        self._output = np.ascontiguousarray(requests.output_tokens).data
         self._priority: list[int] | None = requests.priority.tolist() if requests.priority is not None else None
         self._routed = 0
         self._left = len(requests)

@@ -1,4 +1,4 @@
-"""A request on its way from prefill to decode, and what the decode pool's router may ask."""
+"""Two pools of replicas, a request on its way between them, and what the decode pool's router may ask."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from typing import Protocol
 import numpy as np
 
 from sim.draws import derive, key, uniform
+from sim.serving.decode_rank import DecodeRank
+from sim.serving.prefill_rank import PrefillRank
 from sim.serving.replica import Replica
-from sim.serving.router import Arrival
+from sim.serving.router import Arrival, Router
 from sim.serving.sequence import Sequence
+from sim.serving.transfer import KvTransfer
 
 
 @dataclass(slots=True)
@@ -31,6 +34,23 @@ class Flight:
     computed: int
     receiver: int | None = None
     there: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pools:
+    """Two pools of replicas.
+
+    Attributes:
+        prefill, decode: one rank per replica.
+        prefill_router, decode_router: who chooses among them.
+        transfer: of KV from one to the other.
+    """
+
+    prefill: Sequenced[PrefillRank]
+    decode: Sequenced[DecodeRank]
+    prefill_router: Router
+    decode_router: Router
+    transfer: KvTransfer
 
 
 class TwoPools(Protocol):

@@ -1,6 +1,6 @@
 """Schedulers: which prompts a step prefills. Decoding sequences all take part in every step that has them.
 
-A scheduler is a value; the state it reads is the rank's. Adding one = one class, one line in `sim.application`, one
+A scheduler is a value; the state it reads is the rank's. Adding one = one class, one line in `sim.options`, one
 YAML in `conf/scheduler/`.
 """
 

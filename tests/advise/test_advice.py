@@ -100,7 +100,13 @@ def test_the_table_on_the_terminal_names_what_it_shows(claimed):
 
     text = StringIO()
     print_advice(claimed, Console(file=text, width=120))
-    for words in ("Simulated at", "even, by context and batch", "best draft length", "KV pool holds", "--speculative-config"):
+    for words in (
+        "Simulated at",
+        "even, by context and batch",
+        "best draft length",
+        "KV pool holds",
+        "--speculative-config",
+    ):
         assert words in text.getvalue()
 
 

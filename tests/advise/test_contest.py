@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from sim import Cluster, simulate
 from sim.advise.advice import WITHIN
-from sim.advise.contest import hold
+from sim.advise.contest import candidates, hold
 from sim.advise.load import Load, at_load
 from sim.speculation.batch_length import TableByBatch
+from sim.speculation.eagle import Eagle
 from sim.speculation.length import Fixed
-from tests.advise.deployments import DEPLOYMENTS, drafted, served
+from tests.advise.deployments import DEPLOYMENTS, EAGLE3, drafted, served
 
 LOADS = [Load("rate_per_s", 8.0), Load("concurrency", 16.0)]
 CASES = [(name, load) for name in DEPLOYMENTS for load in LOADS]
@@ -59,3 +63,18 @@ def test_no_sd_where_nothing_is_accepted():
     contest = hold(plain, [drafted(plain, DEPLOYMENTS["dense, EAGLE-3"][2], 0.0)], plain.workload.requests(0), silent)
     assert contest.advised(WITHIN) is None
     assert contest.best().gain["e2e"] < 1.0
+
+
+@pytest.mark.parametrize("why", ["tree", "ranks in lockstep"])
+def test_no_table_where_no_engine_runs_one(why):
+    plain = served("qwen3_30b_a3b", DEPLOYMENTS["MoE, draft model"][1], num_requests=3)
+    drafter = EAGLE3
+    if why == "tree":
+        drafter = Eagle(version=1, top_k=4, nodes=8)
+    else:
+        plain = replace(plain, cluster=Cluster(gpu="h200_sxm", data_parallel=2, expert_parallel=True))
+    requests = plain.workload.requests(0)
+    kv = simulate(plain, requests).kv
+    found = candidates(drafted(plain, drafter, 0.7), requests, kv, saturated=False)
+    assert [one.speculation.length.most_drafts for one in found] == [1, 2, 3, 4]
+    assert all(isinstance(one.speculation.length, Fixed) for one in found)

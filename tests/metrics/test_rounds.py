@@ -68,7 +68,7 @@ def test_a_run_without_rounds_has_no_terms():
     result = run(speculation=None)
     assert result.summary()["equation_4"] == {}
     assert result.summary()["target_efficiency"] is None
-    assert equation4(result.recorder.blocks(), result.cost_at, 1.0) == {}
+    assert equation4(result.recorder.parts(), result.cost_at, 1.0) == {}
 
 
 def test_steps_name_the_experts_they_activate():
