@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from dataclasses import dataclass, field
@@ -21,13 +22,14 @@ from sim.config import Experiment
 from sim.cost.host import Engine
 from sim.cost.pricing import CostModel
 from sim.cost.routing import Routing
-from sim.data import data_dir, names_in
+from sim.data import data_dir
 from sim.disaggregation import Disaggregation
 from sim.files import write_whole
 from sim.hardware import Cluster, resolve
 from sim.metrics.measure import Measure
 from sim.model import Model, with_sparsity
 from sim.options import OPTIONS
+from sim.overrides import refuse_without_effect, told
 from sim.run_fit.calibration import RunCalibration, read_run_calibration
 from sim.serving.ending import DeadlockError
 from sim.serving.failures import Failures
@@ -80,6 +82,10 @@ class Job:
         if self.model is None and not self.models:
             raise ValueError("models must name at least one target, got none; or choose one by model=")
         chosen = [self.model] if self.model is not None else [load_model(name, "models") for name in self.models]
+        names = [model.name for model in chosen]
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            raise ValueError(f"models must differ in their names, got {twice[0]} {len(twice)} times")
         changes = {name: getattr(self.sparsity, name) for name in Sparsity.__slots__}
         return [with_sparsity(m, **changes) if any(v is not None for v in changes.values()) else m for m in chosen]
 
@@ -127,7 +133,7 @@ def _run(config: DictConfig) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         _simulate(config)
-    except (ValueError, FileNotFoundError, DeadlockError) as error:
+    except (ValueError, OSError, DeadlockError) as error:
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             raise
         sys.exit(f"moesd-sim: {error}")
@@ -142,10 +148,16 @@ def job_of(config: DictConfig) -> Job:
     Raises:
         ValueError: a value that an option needs is missing, or one is out of bounds; the message names the field.
     """
+    unknown = sorted(str(name) for name in config if name not in Job.__slots__)
+    if unknown:
+        raise ValueError(f"{unknown[0]} must be one of {', '.join(Job.__slots__)}")
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
         raise ValueError(f"{missing[0]} must be given: {missing[0]}=... (what it takes is said in the option's YAML)")
-    job = OmegaConf.to_object(config)
+    try:
+        job = OmegaConf.to_object(config)
+    except AttributeError as error:  # a field that + added
+        raise ValueError(f"{error}; moesd-sim --cfg job lists every field") from error
     assert isinstance(job, Job)
     return job
 
@@ -196,16 +208,6 @@ def _note(cost: CostModel, cluster: Cluster) -> str:
     return cost.note(gpu, link if cluster.gpus_per_replica > 1 else None)
 
 
-def _refuse_fields_of_what_is_off(arguments: list[str]) -> None:
-    """A field of a group that is off ends in one line; Hydra would end in an assertion of its own."""
-    for group, chosen in (("speculation", "draft_model"), ("failures", "off"), ("disaggregation", "off")):
-        choices = [argument.partition("=")[2] for argument in arguments if argument.startswith(f"{group}=")]
-        fields = [argument for argument in arguments if argument.lstrip("+").startswith(f"{group}.")]
-        if fields and [chosen, *choices][-1] in {"off", "null"} and not any("--config" in a for a in arguments):
-            known = ", ".join(name for name in names_in(data_dir("conf") / group) if name != "off")
-            sys.exit(f"moesd-sim: {fields[0]} has no effect with {group}=off; choose {group}= one of {known}")
-
-
 def compose(*overrides: str) -> list[Experiment]:
     """The experiments that `moesd-sim` would run with these overrides, in its order.
 
@@ -213,18 +215,25 @@ def compose(*overrides: str) -> list[Experiment]:
         ValueError: a value is out of bounds, or an unknown group, option or field; the message names it.
     """
     _store_schemas()
+    refuse_without_effect(overrides)
     with hydra.initialize_config_dir(config_dir=str(data_dir("conf")), version_base="1.3"):
         try:
             config = hydra.compose("config", overrides=list(overrides))
         except HydraException as error:
-            told = str(error).partition("Config search path")[0]
-            raise ValueError(" ".join(told.replace("In 'config': ", "").split())) from error
+            raise ValueError(told(error)) from error
     return job_of(config).experiments()
 
 
 def main() -> None:
-    """Compose the configuration from `sys.argv` and run the job."""
+    """Compose the configuration from `sys.argv` and run the job; what the user got wrong ends it with one line."""
     _store_schemas()
-    _refuse_fields_of_what_is_off(sys.argv[1:])
+    # Else Hydra prints errors itself, over several lines.
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     application: Any = hydra.main(version_base="1.3", config_path=str(data_dir("conf")), config_name="config")(_run)
-    application()
+    try:
+        refuse_without_effect(sys.argv[1:])
+        application()
+    except HydraException as error:
+        sys.exit(f"moesd-sim: {told(error)}")
+    except (ValueError, OSError, DeadlockError) as error:
+        sys.exit(f"moesd-sim: {error}")

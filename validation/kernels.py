@@ -20,7 +20,7 @@ from sim.calibration.fit import relative_error
 from sim.calibration.fit_family import FamilyFit, fit_family
 from sim.calibration.form import Form
 from sim.calibration.forms import FORMS
-from sim.calibration.forms_attention import LatentDecodeForm
+from sim.calibration.forms_latent import LatentForm
 from sim.calibration.forms_gemm import ExpertForm, QuantisedForm
 from sim.calibration.holdout import every_fifth, every_fifth_of_grid, on_edge
 from sim.calibration.pooled import held_out_gpus, predicted_from
@@ -184,7 +184,7 @@ def _shards(fit: FamilyFit, cell: str) -> Iterator[Check]:
 
 def _latent(data: Path) -> Iterator[Check]:
     """MLA decode, which no constant was fitted to, under those of grouped-query attention."""
-    form = LatentDecodeForm()
+    form = LatentForm()
     for gpu_name in ("h200_sxm", "h100_sxm"):
         gpu = read_gpu(gpu_name)
         for path in sorted((data / "aiconfigurator").glob(f"{gpu_name}/mla/sglang/*/generation_mla_perf.parquet")):

@@ -13,6 +13,7 @@ import numpy as np
 import simpy
 
 from sim import Experiment, Requests, Result, compose, simulate
+from validation import speed_long, speed_replay
 from validation.checks import Check
 
 REPEATS = 5
@@ -30,6 +31,7 @@ class Case:
         bar, goal: requests per second.
         bare_bar, bare_goal: times a bare SimPy loop of five events per request.
         events_bar, events_goal: events per request.
+        own_lengths: every request adapts its draft length from round to round.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Case:
     bare_goal: float | None = None
     events_bar: float | None = None
     events_goal: float | None = None
+    own_lengths: bool = False
 
 
 CASES = (
@@ -50,16 +53,19 @@ CASES = (
     Case("80/s, SD on MoE", 48_355, 80.0, 40, 3, 20_000, 30_000, 9.0, 7.0, 5.3, 4.95),
     Case("640/s, no SD", 48_355, 640.0, 40, 0, 20_000, 40_000),
     Case("640/s, SD on MoE", 48_355, 640.0, 40, 3, 20_000, 30_000),
+    Case("80/s, adaptive length per request", 48_355, 80.0, 40, 3, 1_500, 5_000, own_lengths=True),
 )
 
 
 def experiment(case: Case) -> Experiment:
     """Qwen3-8B, or Qwen3-30B-A3B with Qwen3-0.6B, one H200 per replica; records of blocks, not of steps."""
     model = "qwen3_30b_a3b" if case.drafts else "qwen3_8b"
+    drafts = f"speculation.length.{'start' if case.own_lengths else 'drafts'}={case.drafts}"
+    lengths = ["speculation/length=step_up_down"] if case.own_lengths else []
     composed = compose(
         f"model={model}", "cluster=h200", f"cluster.replicas={case.replicas}", f"workload.rate_per_s={case.rate_per_s}",
         f"workload.num_requests={case.requests}", "keep_steps=false",
-        *([f"speculation.length.drafts={case.drafts}"] if case.drafts else ["speculation=off"]),
+        *([*lengths, drafts] if case.drafts else ["speculation=off"]),
     )  # fmt: skip
     return composed[-1]
 
@@ -108,7 +114,7 @@ def checks(data: Path | None) -> list[Check]:
     made: list[Check] = []
     for case in CASES:
         made += case_checks(case, data)
-    return made
+    return [*made, *speed_replay.checks(data, REPEATS), *speed_long.checks()]
 
 
 def case_checks(case: Case, data: Path | None, repeats: int = REPEATS) -> list[Check]:

@@ -1,7 +1,8 @@
 """The calibrations that come with the project: which public tables each is fitted on.
 
 `python -m sim.calibration.bundle DATA [NAME...]` fits them again from a folder with the tables and writes
-`hardware_specs/calibration/`. The tables themselves belong to others and are not part of the project.
+`hardware_specs/calibration/`; `sim.calibration.bundle_family` fits one family alone. The tables themselves belong to
+others and are not part of the project.
 """
 
 from __future__ import annotations
@@ -30,7 +31,10 @@ READERS: dict[str, Callable[[Path], Trace]] = {
     "llmservingsim_v0": llmservingsim_v0.read_file,
 }
 
-_OPS = ("gemm/{e}/*/gemm_perf", "moe/{e}/*/moe_perf", "attention/{e}/*/*_perf", "comm/{e}/*/custom_allreduce_perf")
+_OPS = (
+    "gemm/{e}/*/gemm_perf", "moe/{e}/*/moe_perf", "attention/{e}/*/*_perf", "comm/{e}/*/custom_allreduce_perf",
+    "mla/{e}/*/generation_mla_perf",
+)  # fmt: skip
 _GRAPH_FP8 = "aisimulate_*/{gpu}/gemm/{e}/0.25.0/gemm_perf.parquet"
 """vLLM's blockwise fp8 GEMMs inside a CUDA graph; those of 0.24.0 ran eagerly."""
 
@@ -96,7 +100,7 @@ LARGE = (
 JUDGED = ("h200_sxm_vllm", "h100_sxm_vllm", "a100_80gb_sxm_sglang", "l40s_vllm")
 """The cells of the accuracy table; the constants for any GPU are fitted to these together."""
 
-_INFERSIM = ("gemm/{g}/*.csv", "mha/decode/{g}/*.csv", "mha/prefill/{g}/*.csv")
+_INFERSIM = ("gemm/{g}/*.csv", "mha/decode/{g}/*.csv", "mha/prefill/{g}/*.csv", "mla/decode/{g}/*.csv")
 
 SMALL = (
     *(

@@ -8,7 +8,7 @@ from typing import Any
 
 from sim.calibration.fit_allreduce import fit_allreduce
 from sim.calibration.fit_family import FamilyFit, fit_family
-from sim.calibration.forms import FORMS
+from sim.calibration.forms import FORMS, OPTIONAL
 from sim.calibration.forms_gemm import BlockForm, ExpertForm, QuantisedForm
 from sim.calibration.provenance import Sources
 from sim.cost.constants import GENERIC, Calibration, Constants
@@ -87,4 +87,4 @@ def _wanted(gpu: Gpu) -> list[tuple[str, Any, str]]:
     if "fp8" in gpu.peak_flops_per_s:
         wanted += [("dense_fp8", QuantisedForm(), dtype) for dtype in FP8]
         wanted += [("experts_fp8", ExpertForm(), dtype) for dtype in FP8]
-    return wanted
+    return [*wanted, *((form.family, form, "bf16") for form in OPTIONAL)]

@@ -102,23 +102,13 @@ class DecodeForm(_AttentionForm):
         return [*super().shape_columns(rows), rows["width"].to_numpy(np.float64)]
 
     def core(self, rank: RankAttention, group: pd.DataFrame) -> AttentionCore:
-        batch, width, cached = (group[name].to_numpy(np.int64) for name in ("batch", "width", "context_tokens"))
-        shape = StepShape(sequences=batch, width=width, context_tokens=batch * cached)
-        return rank.decode_core(shape, tile_rows=64)
+        return rank.decode_core(decoding(group), tile_rows=64)
 
     def price(self, efficiency: Any, judged: Judged) -> Floats:
         return np.asarray(efficiency.decode_s(judged.case, judged.peaks, judged.in_l2))
 
 
-class LatentDecodeForm(DecodeForm):
-    """Decode over the latent cache of DeepSeek's MLA (512 + 64 elements per token), absorbed."""
-
-    op = "mla_decode"
-    group = ("heads",)
-
-    def selected(self, rows: pd.DataFrame) -> NDArray[np.bool_]:
-        return ((rows["kv_dtype"] == "bf16") & (rows["width"] == 1)).to_numpy(bool)
-
-    def rank_of(self, key: tuple[Any, ...]) -> RankAttention:
-        latent = Attention(kind="mla", heads=key[0], kv_heads=1, head_dim=192, value_dim=128, kv_rank=512, rope_dim=64)
-        return RankAttention(latent, 1, 2.0, 0.0)
+def decoding(rows: pd.DataFrame) -> StepShape:
+    """The rows of a decode op as steps of `sim.cost`."""
+    batch, width, cached = (rows[name].to_numpy(np.int64) for name in ("batch", "width", "context_tokens"))
+    return StepShape(sequences=batch, width=width, context_tokens=batch * cached)

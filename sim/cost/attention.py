@@ -11,6 +11,7 @@ import numpy as np
 
 from sim.attention import Attention
 from sim.cost.efficiency import DecodeEfficiency, PrefillEfficiency
+from sim.cost.latent import LatentCore, LatentEfficiency
 from sim.cost.shape import Count, Seconds, StepShape
 from sim.cost.work import ACTIVATION_BYTES, Amount, AttentionCore, Peaks, Work
 
@@ -71,6 +72,10 @@ class RankAttention:
             return efficiency.seconds(self.decode_work(shape), peaks)
         return efficiency.decode_s(self.decode_core(shape, efficiency.tile_rows), peaks)
 
+    def latent(self, shape: StepShape, efficiency: LatentEfficiency, peaks: Peaks) -> Seconds:
+        """Seconds of the decoding sequences over a latent cache, one kernel."""
+        return efficiency.latent_s(self.latent_core(shape, efficiency.tile_rows), peaks)
+
     def decode_core(self, shape: StepShape, tile_rows: int) -> AttentionCore:
         """The decoding sequences of `shape`, `tile_rows` query rows to a block; not for linear attention."""
         blocks = shape.sequences * self.kv_heads * self._tiles(shape.width, tile_rows)
@@ -79,6 +84,15 @@ class RankAttention:
             tokens = np.minimum(tokens, self.attention.top_k_tokens)
         work = self.decode_work(shape, tile_rows)
         return AttentionCore(work, shape.sequences, blocks, tokens, self.core_width)
+
+    def latent_core(self, shape: StepShape, tile_rows: int) -> LatentCore:
+        """The decoding sequences of `shape` over a latent cache: read once, whole tiles of query rows multiplied."""
+        blocks = shape.sequences * self._tiles(shape.width, tile_rows)
+        rows = shape.decode_tokens * self.heads
+        work = self.decode_work(shape)
+        computed = Work(work.flops * blocks * tile_rows / np.maximum(rows, 1), work.bytes)
+        tokens = self._reach(shape.context_tokens, shape.sequences) + shape.width
+        return LatentCore(computed, shape.sequences, blocks, rows, tokens)
 
     def decode_work(self, shape: StepShape, tile_rows: int | None = None) -> Work:
         """FLOPs and bytes of the decoding sequences; `tile_rows` None for a kernel that reads the cache once.

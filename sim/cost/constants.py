@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 from sim.cost.efficiency import DecodeEfficiency, DenseEfficiency, Efficiency, ExpertEfficiency, PrefillEfficiency
+from sim.cost.latent import LatentEfficiency
 from sim.data import data_dir, names_in, read_named
 
 GENERIC = "generic"
@@ -82,6 +83,7 @@ class Calibration:
     experts_fp8: ExpertEfficiency | None = None
     attention_prefill: PrefillEfficiency | None = None
     attention_decode: DecodeEfficiency | None = None
+    attention_latent: LatentEfficiency | None = None
     elementwise: Efficiency | None = None
     sampling: Efficiency | None = None
     allreduce: AllReduce | None = None
@@ -92,6 +94,7 @@ class Constants:
     """All families of one GPU and engine, those of a kin where it was not measured; never changed.
 
     Attributes:
+        attention_latent: decode attention over MLA's latent cache; None: priced with attention_decode.
         exchange: lines of all-gather and reduce-scatter between groups that share experts; None: the all-reduce's.
         borrowed: family -> GPU and engine that it comes from.
         others: as in `Calibration`.
@@ -106,6 +109,7 @@ class Constants:
     experts_fp8: ExpertEfficiency | None = None
     attention_prefill: PrefillEfficiency
     attention_decode: DecodeEfficiency
+    attention_latent: LatentEfficiency | None = None
     elementwise: Efficiency
     sampling: Efficiency
     allreduce: AllReduce

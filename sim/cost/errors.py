@@ -43,9 +43,12 @@ def family_errors(forward: ForwardCost) -> dict[str, float]:
     own = gpu.name == constants.gpu
     near = gpu.architecture == constants.architecture
     elsewhere = constants.kin_errors if near else constants.stranger_errors
+    latent = constants.attention_latent is not None and any(run.attention.kind == "mla" for run in forward.model.layers)
     found = {"host": deviation(HOST), "draft": deviation(ASSUMED)}
     for family, name in CONSTANTS.items():
         key = f"{name}_fp8" if forward.dtype == "fp8" and family in {"gemm", "experts"} else name
+        if family == "attention_decode" and latent:
+            key = "attention_latent"
         part = getattr(constants, key)
         held_out = ASSUMED if part is None or part.error is None else part.error
         measured = own and key not in constants.borrowed

@@ -142,11 +142,17 @@ class ForwardCost:
         peaks, total = self.peaks("bf16"), 0.0 * np.asarray(shape.sequences)
         for run in self.model.layers:
             rank = self._attention(run)
-            layer_s = rank.decode(shape, self.constants.attention_decode, peaks)
+            layer_s = self._decode_s(rank, shape, peaks)
             if self.table is not None:
                 layer_s = self.table.decode_s(rank, shape, layer_s, peaks)
             total = total + run.count * layer_s
         return total
+
+    def _decode_s(self, rank: RankAttention, shape: StepShape, peaks: Peaks) -> Seconds:
+        latent = self.constants.attention_latent
+        if rank.attention.kind == "mla" and latent is not None:
+            return rank.latent(shape, latent, peaks)
+        return rank.decode(shape, self.constants.attention_decode, peaks)
 
     def distinct_experts(self, shape: StepShape, padded_tokens: Count | None = None) -> Seconds:
         """Mean distinct experts per MoE layer, over all ranks; 0 for a dense model."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
 
 from sim.cost.forward import ForwardCost
 from sim.cost.host import Engine
-from sim.cost.lines import TICKS_PER_S, Lines, cell_bounds, ticks_list
+from sim.cost.lines import TICKS_PER_S, Lines, cell_bounds, ticks_table
 from sim.cost.shape import StepShape
 
 
@@ -32,14 +33,14 @@ class ForwardTimes:
         self._most_tokens = most_tokens
         self._bounds = cell_bounds(most_context_tokens)
         tokens = np.arange(most_tokens + 1)
-        self._launch = ticks_list(
+        self._launch = ticks_table(
             engine.launch_s(forward.model.layer_count, tokens, np.zeros_like(tokens), full_graph=False)
         )
         base = StepShape(prefill_tokens=1, logits=np.zeros_like(tokens))
         rows = StepShape(prefill_tokens=1, logits=tokens)
-        self._rows = ticks_list(sum(forward.tokenwise(rows).values()) - sum(forward.tokenwise(base).values()))
+        self._rows = ticks_table(sum(forward.tokenwise(rows).values()) - sum(forward.tokenwise(base).values()))
         prompts = StepShape(chunks=1, prefill_tokens=tokens, prefill_pairs=tokens * (tokens + 1) // 2)
-        self._prompts = ticks_list(forward.prefill_attention_s(prompts))
+        self._prompts = ticks_table(forward.prefill_attention_s(prompts))
         self._computed = np.maximum(engine.padded_tokens(tokens), tokens)
         self._own_s = np.asarray(sum(forward.own_tokenwise(self._computed, np.zeros_like(tokens)).values()))
         self._tokens_with = cache(self._tabulate_tokens)
@@ -73,11 +74,11 @@ class ForwardTimes:
         )
         return round(float(self._forward.prefill_attention_s(shape)) * TICKS_PER_S)
 
-    def _tabulate_tokens(self, sequences: int) -> list[int]:
+    def _tabulate_tokens(self, sequences: int) -> Sequence[int]:
         """What sees tokens only, without logits, over prefill tokens."""
         first, groups = sequences * self._width, self._forward.data_parallel
         together = self._forward.shared_tokenwise(groups * sequences, self._width, groups * self._computed[first:])
-        return ticks_list(self._own_s[first:] + sum(together.values()))
+        return ticks_table(self._own_s[first:] + sum(together.values()))
 
     def _tabulate_attention(self, sequences: int) -> Lines:
         """Attention of the decoding sequences over their context."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from sim.cost.constants import FAMILIES, GENERIC, Constants, calibration_names, read_constants, with_allreduce
 from sim.data import data_dir, names_in
@@ -10,9 +11,12 @@ from sim.hardware import Gpu, Link, read_gpu
 
 _LABELS = {
     "experts": "experts", "dense": "dense GEMM", "attention_decode": "decode attention",
-    "attention_prefill": "prefill attention",
+    "attention_prefill": "prefill attention", "attention_latent": "MLA decode attention",
 }  # fmt: skip
 
+
+_OPEN_KERNELS = ("vllm", "sglang")
+"""Engines that share their kernels for a latent cache."""
 
 _SEVERAL = 3
 """Shapes at least of every family before a GPU's constants stand in for another's."""
@@ -44,8 +48,10 @@ def described(
 ) -> tuple[Constants, str]:
     """`constants` with all-reduce over the kind of `link`, and a note on what they are for `gpu` under `engine`.
 
-    `by_choice`: the user named them, nearer ones may exist.
+    Where they have none for a latent cache, those of `latent_kin` come along. `by_choice`: the user named them, nearer
+    ones may exist.
     """
+    constants = with_latent_kin(constants, gpu)
     return _linked(constants, _note(gpu, engine, constants, by_choice), link)
 
 
@@ -80,6 +86,34 @@ def nearest_name(gpu: Gpu, engine: str) -> str:
     return min(names, key=distance)
 
 
+def with_latent_kin(constants: Constants, gpu: Gpu) -> Constants:
+    """`constants`, where they have none for a latent cache with those of the nearest kin that runs the same kernels.
+
+    That is one of the same architecture, of the memory bandwidth nearest to that of `gpu`; vLLM and SGLang
+    share their kernels (FlashAttention-3 and FlashMLA on Hopper, Triton on Ampere), TensorRT-LLM has its own. Unchanged
+    where there is no such kin: the constants of grouped-query attention price the latent cache then.
+    """
+    if constants.attention_latent is not None or constants.gpu == GENERIC:
+        return constants
+    known = [read_constants(name) for name in calibration_names()]
+    kin = [
+        other for other in known
+        if other.attention_latent is not None and "attention_latent" not in other.borrowed
+        and other.architecture == constants.architecture
+        and (other.engine in _OPEN_KERNELS) == (constants.engine in _OPEN_KERNELS)
+        and other.attention_latent.fit is not None and other.attention_latent.fit.groups >= _SEVERAL
+    ]  # fmt: skip
+    if not kin:
+        return constants
+
+    def apart(other: Constants) -> float:
+        return abs(math.log(read_gpu(other.gpu).memory_bandwidth_bytes_per_s / gpu.memory_bandwidth_bytes_per_s))
+
+    near = min(kin, key=apart)
+    borrowed = constants.borrowed | {"attention_latent": f"{near.gpu} under {near.engine}"}
+    return replace(constants, attention_latent=near.attention_latent, borrowed=borrowed)
+
+
 def _broad(constants: Constants) -> bool:
     """Whether every family was measured on this GPU, and on several shapes."""
     fits = [getattr(constants, family).fit for family in FAMILIES if family not in constants.borrowed]
@@ -110,14 +144,15 @@ def _measured_over(link: Link, engine: str) -> Constants | None:
 
 
 def _note(gpu: Gpu, engine: str, found: Constants, by_choice: bool) -> str:
-    errors = {family: getattr(found, family).error for family in FAMILIES if family not in found.borrowed}
+    families = [family for family in (*FAMILIES, "attention_latent") if getattr(found, family) is not None]
+    errors = {family: getattr(found, family).error for family in families if family not in found.borrowed}
     where = f"constants of {found.gpu} under {found.engine} (errors on held-out shapes there: {_listed(errors)})"
     borrowed: dict[str, list[str]] = {}
-    for family in FAMILIES:
+    for family in families:
         if family in found.borrowed:
             borrowed.setdefault(found.borrowed[family], []).append(_LABELS[family])
-    for owner, families in borrowed.items():
-        where += f"; {', '.join(families)} from {owner}"
+    for owner, labels in borrowed.items():
+        where += f"; {', '.join(labels)} from {owner}"
     if found.gpu == gpu.name:
         return where if found.engine == engine else f"{where}; {engine} was not measured on this GPU"
     reason = f"chosen by cost.kin for {gpu.name}" if by_choice else f"{gpu.name} under {engine} is not calibrated"

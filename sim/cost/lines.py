@@ -7,7 +7,8 @@ them. So a block of steps costs a difference of two sums, whatever the cost mode
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +22,9 @@ _TOLERANCE = 1e-4
 _NO_BOUND = 1 << 62
 
 
-def ticks_list(seconds: Seconds) -> list[int]:
-    """Every entry rounded once to whole ticks."""
-    rounded: list[int] = np.rint(np.atleast_1d(seconds) * TICKS_PER_S).astype(np.int64).tolist()
-    return rounded
+def ticks_table(seconds: Seconds) -> Sequence[int]:
+    """Every entry rounded once to whole ticks; a view of the array, as few entries of a table are ever read."""
+    return cast("Sequence[int]", np.rint(np.atleast_1d(seconds) * TICKS_PER_S).astype(np.int64).data)
 
 
 def cell_bounds(most_tokens: int) -> NDArray[np.int64]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from sim.cost.forward import ForwardCost
 from sim.cost.host import Engine
-from sim.cost.lines import TICKS_PER_S, Lines, cell_bounds, ticks_list
+from sim.cost.lines import TICKS_PER_S, Lines, cell_bounds, ticks_table
 from sim.cost.lockstep import Moments
 from sim.cost.shape import StepShape
 
@@ -56,13 +56,13 @@ class LockstepForward:
         tokens = np.arange(self._most_computed + 1)
         own_s = sum(forward.own_tokenwise(tokens, np.zeros_like(tokens)).values())
         one_s = sum(forward.own_tokenwise(1, 0).values())
-        self.own = ticks_list(own_s)
-        self.rows = ticks_list(sum(forward.own_tokenwise(1, tokens).values()) - one_s)
+        self.own = ticks_table(own_s)
+        self.rows = ticks_table(sum(forward.own_tokenwise(1, tokens).values()) - one_s)
         self.padded: list[int] = np.asarray(engine.padded_tokens(tokens)).tolist()
         prompts = StepShape(chunks=1, prefill_tokens=tokens, prefill_pairs=tokens * (tokens + 1) // 2)
-        self._prompts = ticks_list(forward.prefill_attention_s(prompts))
+        self._prompts = ticks_table(forward.prefill_attention_s(prompts))
         self._launch = {
-            uniform: ticks_list(
+            uniform: ticks_table(
                 engine.launch_s(forward.model.layer_count, tokens, np.full_like(tokens, uniform), full_graph)
             )
             for uniform in (False, True)
@@ -125,7 +125,7 @@ class LockstepForward:
         seconds = self._forward.shared_tokenwise(sequences, decode_tokens / sequences, tokens).values()
         return round(float(sum(seconds)) * TICKS_PER_S)
 
-    def _tabulate_experts(self) -> list[int]:
+    def _tabulate_experts(self) -> Sequence[int]:
         """Over tokens of all ranks that share no experts."""
         tokens = np.arange(self._forward.data_parallel * self._most_computed + 1)
-        return ticks_list(sum(self._forward.shared_tokenwise(0, 1, tokens).values()))
+        return ticks_table(sum(self._forward.shared_tokenwise(0, 1, tokens).values()))

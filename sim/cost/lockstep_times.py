@@ -13,7 +13,7 @@ from itertools import groupby
 import numpy as np
 
 from sim.cost.drafting import Drafting
-from sim.cost.lines import TICKS_PER_S, ticks_list
+from sim.cost.lines import TICKS_PER_S, ticks_table
 from sim.cost.lockstep import Contexts, Pass, RankLoad, RankTime
 from sim.cost.lockstep_forward import LockstepForward
 from sim.cost.shape import StepShape
@@ -41,9 +41,9 @@ class LockstepTimes:
         )
         counts = np.arange(most_tokens + 1)
         step_s = engine.step_host_s + (engine.round_host_s if cost.drafting is not None else 0.0)
-        self._host = ticks_list(step_s + engine.sequence_host_s * counts)
-        self._draft_token = ticks_list(engine.draft_token_host_s * counts)
-        self._sampling = ticks_list(cost.sampling_s(StepShape(logits=counts)))
+        self._host = ticks_table(step_s + engine.sequence_host_s * counts)
+        self._draft_token = ticks_table(engine.draft_token_host_s * counts)
+        self._sampling = ticks_table(cost.sampling_s(StepShape(logits=counts)))
         self._width = cache(lambda drafts: cost_at(drafts).width)
         self._draft: DraftPasses | None = None
         if cost.drafting is not None:
@@ -93,7 +93,7 @@ class DraftPasses:
     """What drafting adds; arguments as for LockstepTimes, `drafting` that of the longest draft."""
 
     def __init__(self, cost: StepCost, drafting: Drafting, most_tokens: int, most_context_tokens: int) -> None:
-        self._pass_host = ticks_list(cost.engine.draft_pass_host_s)[0]
+        self._pass_host = ticks_table(cost.engine.draft_pass_host_s)[0]
         self._model: LockstepForward | None = None
         if cost.draft is not None:
             engine = cost.draft_engine
@@ -101,7 +101,7 @@ class DraftPasses:
             self._model = LockstepForward(
                 cost.draft, engine, room, most_context_tokens, full_graph=engine.draft_full_graph
             )
-            self._fusion = ticks_list(cost.fusion_s(np.arange(room + 1)))
+            self._fusion = ticks_table(cost.fusion_s(np.arange(room + 1)))
 
     def added(
         self,

@@ -6,7 +6,7 @@ import numpy as np
 
 from sim.cost.comm import Collectives
 from sim.cost.constants import exchange_over
-from sim.cost.lines import ticks_list
+from sim.cost.lines import ticks_table
 from sim.cost.lockstep import Moments
 from sim.cost.lockstep_forward import LockstepForward
 from sim.cost.shape import StepShape
@@ -52,12 +52,12 @@ class PipelineTimes:
         counts = np.arange(most_tokens + 1)
         computed = np.arange(len(self._forward.own))
         embedding_s = forward.own_tokenwise(computed, np.zeros_like(computed))["embedding"]
-        self._embedding = ticks_list(embedding_s * np.ones(len(computed)))
-        self._host = ticks_list(engine.step_host_s + engine.sequence_host_s * counts)
-        self._sampling = ticks_list(cost.sampling_s(StepShape(logits=counts)))
+        self._embedding = ticks_table(embedding_s * np.ones(len(computed)))
+        self._host = ticks_table(engine.step_host_s + engine.sequence_host_s * counts)
+        self._sampling = ticks_table(cost.sampling_s(StepShape(logits=counts)))
         hop = Collectives(exchange_over(link.kind) or forward.constants.allreduce, link, 2)
         sent = np.multiply(computed, _SENT_TENSORS * forward.model.hidden * ACTIVATION_BYTES / forward.tensor_parallel)
-        self._send = ticks_list(hop.latency_s + sent / hop.bus_bytes_per_s)
+        self._send = ticks_table(hop.latency_s + sent / hop.bus_bytes_per_s)
 
     def stages(self, sequences: int, context_tokens: int, moments: Moments) -> list[int]:
         """Ticks of one batch in each stage; arguments as in `RankLoad`."""

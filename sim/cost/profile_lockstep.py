@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sim.cost.lines import Lines, ticks_list
+from sim.cost.lines import Lines, ticks_table
 from sim.cost.lockstep import Contexts, Pass, RankLoad, RankTime
 from sim.cost.profile_attention import Floats
 from sim.cost.profile_prices import ProfilePrices
@@ -68,7 +68,7 @@ class ProfileLockstep:
         self._rank = rank
         largest = int(np.asarray(rank.engine.padded_tokens(len(rank.token_ticks) - 1)))
         most = ranks * max(largest, len(rank.token_ticks) - 1)
-        self._shared = ticks_list(shared_s(np.arange(1.0, most + 1.0)))
+        self._shared = ticks_table(shared_s(np.arange(1.0, most + 1.0)))
         self.attention = cache(self._tabulate_attention)
 
     def step(self, loads: Sequence[RankLoad], context: Sequence[int]) -> int:

@@ -9,14 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from typing import Protocol, cast
 
 import numpy as np
 
 from sim.cost.host import Engine
-from sim.cost.lines import TICKS_PER_S, Lines, cell_bounds, ticks_list
+from sim.cost.lines import TICKS_PER_S, Lines, cell_bounds, ticks_table
 from sim.cost.lockstep import Moments
 from sim.cost.profile import LayerProfile
 from sim.cost.profile_attention import Floats, segment
+
+
+class Cells(Protocol):
+    """Values at the corners of a grid of three axes."""
+
+    def __getitem__(self, corner: tuple[int, int, int], /) -> float:
+        """Value at a corner."""
 
 
 def no_lead(_: int) -> float:
@@ -70,8 +78,8 @@ class ProfilePrices:
         kernels = kernel_scale * TICKS_PER_S
         self.token_ticks: list[float] = (profile.token_s(engine.padded_tokens(tokens)) * kernels).tolist()
         self.row_ticks: list[float] = (profile.row_s(tokens) * kernels * (tokens > 0)).tolist()
-        self.host_ticks = ticks_list(engine.step_host_s + engine.sequence_host_s * tokens.astype(np.float64))
-        self._launch = ticks_list(engine.launch_s(layers, tokens, np.zeros_like(tokens), full_graph=False))
+        self.host_ticks = ticks_table(engine.step_host_s + engine.sequence_host_s * tokens.astype(np.float64))
+        self._launch = ticks_table(engine.launch_s(layers, tokens, np.zeros_like(tokens), full_graph=False))
         grid = profile.attention
         self._axes: tuple[list[float], list[float], list[float]] = (
             grid.chunk.tolist(), grid.history.tolist(), grid.context.tolist(),
@@ -149,18 +157,19 @@ class ProfilePrices:
         i, x = segment(self._axes[0], chunk)
         j, y = segment(self._axes[1], history)
         k, z = segment(self._axes[2], context)
-        low, high = table[i], table[i + 1]
-        a, b, c, d = low[j], low[j + 1], high[j], high[j + 1]
-        z0 = 1.0 - z
-        return (1.0 - x) * ((1.0 - y) * (a[k] * z0 + a[k + 1] * z) + y * (b[k] * z0 + b[k + 1] * z)) + x * (
-            (1.0 - y) * (c[k] * z0 + c[k + 1] * z) + y * (d[k] * z0 + d[k + 1] * z)
-        )
 
-    def _tabulate_beside(self, sequences: int) -> list[list[list[float]]]:
+        def along(i: int, j: int) -> float:
+            return table[i, j, k] * (1.0 - z) + table[i, j, k + 1] * z
+
+        below = (1.0 - y) * along(i, j) + y * along(i, j + 1)
+        above = (1.0 - y) * along(i + 1, j) + y * along(i + 1, j + 1)
+        return (1.0 - x) * below + x * above
+
+    def _tabulate_beside(self, sequences: int) -> Cells:
+        """A view of the table: few of its entries are ever read."""
         seconds = self._profile.attention.beside(sequences)
         seconds = seconds + float(self._profile.mixed_straggler_s(sequences)) * self._lead_tokens(sequences)
-        table: list[list[list[float]]] = (seconds * self._scale * TICKS_PER_S).tolist()
-        return table
+        return cast("Cells", np.ascontiguousarray(seconds * self._scale * TICKS_PER_S).data)
 
     def _tabulate_decode(self, sequences: int, drafts: int) -> Lines:
         _refuse_drafts(drafts)

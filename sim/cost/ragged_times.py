@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cache
 
-from sim.cost.lines import Lines, cell_bounds, ticks_list
+from sim.cost.lines import Lines, cell_bounds, ticks_table
 from sim.cost.shape import StepShape
 from sim.cost.step import StepCost
 
@@ -24,7 +24,7 @@ class RaggedTimes:
     def __init__(self, cost: StepCost, most_context_tokens: int) -> None:
         self._cost = cost
         self._bounds = cell_bounds(most_context_tokens)
-        self._pass_host = ticks_list(cost.engine.draft_pass_host_s)[0]
+        self._pass_host = ticks_table(cost.engine.draft_pass_host_s)[0]
         drafting = cost.drafting
         self._passes = drafting.passes if drafting is not None else 0
         self._without_later = replace(cost, drafting=None if drafting is None else replace(drafting, passes=0))

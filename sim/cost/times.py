@@ -13,7 +13,7 @@ import numpy as np
 
 from sim.cost.drafting import Drafting
 from sim.cost.forward_times import ForwardTimes
-from sim.cost.lines import Lines, cell_bounds, ticks_list
+from sim.cost.lines import Lines, cell_bounds, ticks_table
 from sim.cost.ragged_times import RaggedTimes
 from sim.cost.shape import StepShape
 from sim.cost.step import StepCost
@@ -95,9 +95,9 @@ class UniformTimes:
         tokens = np.arange(most_tokens + 1)
         step_s = cost.engine.step_host_s + (cost.engine.round_host_s if cost.drafting is not None else 0.0)
         host_s = step_s + cost.engine.sequence_host_s * tokens.astype(np.float64)
-        self._host = ticks_list(host_s)
-        self._draft_tokens = ticks_list(cost.engine.draft_token_host_s * (cost.width - 1) * tokens.astype(np.float64))
-        self._sampling = ticks_list(cost.sampling_s(StepShape(logits=tokens)))
+        self._host = ticks_table(host_s)
+        self._draft_tokens = ticks_table(cost.engine.draft_token_host_s * (cost.width - 1) * tokens.astype(np.float64))
+        self._sampling = ticks_table(cost.sampling_s(StepShape(logits=tokens)))
         self._drafting = None
         if cost.drafting is not None:
             self._drafting = DraftTimes(cost, cost.drafting, *room[1:])
@@ -142,14 +142,14 @@ class DraftTimes:
         proposing = np.arange(most_tokens + 1).astype(np.float64)
         passes = drafting.passes + drafting.catch_up
         host_s = passes * cost.engine.draft_pass_host_s + drafting.host_s + drafting.sequence_host_s * proposing
-        self._host = ticks_list(host_s)
+        self._host = ticks_table(host_s)
         self._first = None
         if drafting.catch_up:
             assert cost.draft is not None
             wide = width + drafting.first_extra
             room = most_tokens * wide // width
             self._first = ForwardTimes(cost.draft, cost.draft_engine, wide, room, most_context_tokens)
-            self._fusion = ticks_list(cost.fusion_s(np.arange(room + 1)))
+            self._fusion = ticks_table(cost.fusion_s(np.arange(room + 1)))
         self._later = cache(self._tabulate_later)
 
     def mixed(

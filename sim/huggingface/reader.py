@@ -58,7 +58,7 @@ def model_from_config(path: str | Path) -> Model:
     nested = raw.get("text_config")
     config = {**raw, **nested} if isinstance(nested, dict) else raw
     _refuse_unknown(config, path)
-    fallback = path.parent.name if path.stem == "config" else path.stem
+    fallback = path.resolve().parent.name if path.stem == "config" else path.stem
     try:
         return _model(config, str(config.get("_name_or_path") or fallback))
     except (AttributeError, TypeError, ValueError) as error:

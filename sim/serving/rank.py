@@ -59,6 +59,7 @@ class Rank:
         self._paths = paths
         self._recorder = recorder
         self._decoded = False
+        self._last_seen = 0
 
     @property
     def ranks(self) -> list[Rank]:
@@ -73,15 +74,15 @@ class Rank:
         """A request arrives; `block`, the one under way, is cut where it could be admitted next."""
         scheduler = self._scheduler
         scheduler.place(self.waiting, sequence)
-        sequence.seen = self.steps
         if block is None:
-            sequence.seen += self._planned_ahead if self.batch or self.partial is not None else 0
+            ahead = self._planned_ahead if self.batch or self.partial is not None else 0
+            sequence.seen = self._last_seen = self.steps + ahead
             return
         heeded = scheduler.heeds_arrival(self.waiting, sequence, len(self.batch.sequences))
         steps, end = block.steps, block.end
         if steps > 1 and (heeded or self._planned_ahead):
             steps, end = self.rounds.pace(self.batch).first_end(self.batch.step, block, now)
-        sequence.seen += steps + self._planned_ahead
+        sequence.seen = self._last_seen = self.steps + steps + self._planned_ahead
         if heeded:
             block.steps, block.end = steps, end
 
@@ -163,7 +164,7 @@ class Rank:
 
     def _visible(self) -> Iterable[Sequence]:
         """Waiting requests that the planning of the coming step has seen."""
-        if not self._planned_ahead:
+        if not self._planned_ahead or self._last_seen <= self.steps:
             return self.waiting
         return (sequence for sequence in self.waiting if sequence.seen <= self.steps)
 
@@ -214,7 +215,7 @@ class Rank:
         steps = min(batch.next_end() - batch.step, self._max_block_steps)
         if preempted or (self.waiting and self.pool.held_sequences(self.steps)):
             return 1
-        if self._planned_ahead and self.waiting:
+        if self._planned_ahead and self._last_seen > self.steps and self.waiting:
             ahead = (sequence.seen - self.steps for sequence in self.waiting)
             steps = min([steps, *(later for later in ahead if later > 0)])
         if batch.most_blocks > self.pool.kv.blocks:
