@@ -80,8 +80,12 @@ def _study(arguments: list[str]) -> int:
 
 
 def _profile(arguments: list[str]) -> int:
-    from sim.profiling.command import main as profile
-
+    try:
+        from sim.profiling.command import main as profile
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        sys.exit("moesd-sim profile: needs torch, which is not installed: pip install '.[profile]'")
     return profile(arguments)
 
 

@@ -41,7 +41,7 @@ def told(error: BaseException) -> str:
     """What Hydra found wrong, in one line: its message and its cause's, without what only its authors read."""
     texts = [str(part) for part in (error, error.__cause__) if part is not None]
     lines = [line.strip() for text in texts for line in text.partition("Config search path")[0].splitlines()]
-    unknown_field = any(line.startswith("Key ") and " not in " in line for line in lines)
+    unknown_field = any(line.startswith("Key ") and " not in '" in line for line in lines)
     dropped = ("full_key:", "reference_type=", "object_type=", "See https:")
     kept = [
         line.removeprefix("In 'config': ")

@@ -13,14 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.calibration.bundle import JUDGED, LARGE, READERS, SMALL, Recipe, gather
+from sim.calibration.bundle import JUDGED, LARGE, SMALL, Recipe, gather
 from sim.calibration.calibration import FP8
 from sim.calibration.checks import load
 from sim.calibration.fit import relative_error
 from sim.calibration.fit_family import FamilyFit, fit_family
 from sim.calibration.form import Form
 from sim.calibration.forms import FORMS
-from sim.calibration.forms_latent import LatentForm
 from sim.calibration.forms_gemm import ExpertForm, QuantisedForm
 from sim.calibration.holdout import every_fifth, every_fifth_of_grid, on_edge
 from sim.calibration.pooled import held_out_gpus, predicted_from
@@ -30,6 +29,7 @@ from sim.cost.kinship import constants_for
 from sim.data import data_dir
 from sim.hardware import read_gpu
 from validation.checks import Check
+from validation.kernels_latent import latent_checks
 
 SUITE = "kernels"
 METRIC = "mean absolute relative error"
@@ -88,7 +88,7 @@ def checks(data: Path | None) -> list[Check]:
             found += _tabled(fits[recipe.name][form.family], recipe.name)
         found += _fp8(rows, recipe)
         found += _shards(fits[recipe.name]["experts"], recipe.name)
-    return [*found, *_latent(data), *_kin(fits), *_relatives(data), *own]
+    return [*found, *latent_checks(data), *_kin(fits), *_relatives(data), *own]
 
 
 def _fit(form: Form, rows: Any, recipe: Recipe) -> FamilyFit:
@@ -180,20 +180,6 @@ def _shards(fit: FamilyFit, cell: str) -> Iterator[Check]:
         rows = fit.usable & (fit.judged.rows["tensor_parallel"] == ranks).to_numpy(bool)
         if rows.any():
             yield _check(cell, fit.form.family, f"fitted, shards of {ranks}", fit.error(rows), rows)
-
-
-def _latent(data: Path) -> Iterator[Check]:
-    """MLA decode, which no constant was fitted to, under those of grouped-query attention."""
-    form = LatentForm()
-    for gpu_name in ("h200_sxm", "h100_sxm"):
-        gpu = read_gpu(gpu_name)
-        for path in sorted((data / "aiconfigurator").glob(f"{gpu_name}/mla/sglang/*/generation_mla_perf.parquet")):
-            judged = form.judged(READERS["aiconfigurator"](path).rows, gpu)
-            if judged is not None:
-                constants, _ = constants_for(gpu, "sglang")
-                error = relative_error(form.price(constants.attention_decode, judged), judged.measured_s)
-                every = np.ones(len(judged.rows), bool)
-                yield _check(f"{gpu_name}_sglang", "attention_decode", "MLA under the constants of GQA", error, every)
 
 
 def _kin(fits: dict[str, dict[str, FamilyFit]]) -> Iterator[Check]:

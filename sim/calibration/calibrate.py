@@ -17,7 +17,7 @@ from sim.calibration.page import write_calibration_page
 from sim.calibration.provenance import Sources, sources, write_calibration
 from sim.calibration.tables import write_kernel_table
 from sim.cost.constants import read_constants
-from sim.cost.kinship import nearest_name
+from sim.cost.kinship import nearest_name, with_latent_kin
 from sim.hardware import read_gpu
 
 _WORDS = ("traces", "gpu", "engine", "out", "kin")
@@ -55,7 +55,8 @@ def calibrate(traces: Sequence[Path], gpu: str = "", engine: str = "", out: Path
     kin = kin or nearest_name(spec, engine)
     one = fit_calibration(
         Sources(rows.reset_index(drop=True), found.tables, found.set_aside), spec, engine,
-        f"kernel traces {', '.join(found.tables)}", kin=kin, base=read_constants(kin), eager=True,
+        f"kernel traces {', '.join(found.tables)}", kin=kin,
+        base=with_latent_kin(read_constants(kin), spec), eager=True,
     )  # fmt: skip
     stem = out / f"{gpu}_{engine}"
     stem.parent.mkdir(parents=True, exist_ok=True)

@@ -16,6 +16,7 @@ from sim.config import Experiment
 from sim.errors import InfeasibleError
 from sim.files import write_whole
 from sim.run import simulate
+from sim.serving.ending import DeadlockError
 
 Compose = Callable[..., list[Experiment]]
 
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str], compose: Compose) -> None:
     parsed = _parser().parse_intermixed_args(list(arguments))
     try:
         _run(parsed, compose)
-    except (ValueError, InfeasibleError) as error:
+    except (ValueError, OSError, InfeasibleError, DeadlockError) as error:
         sys.exit(f"moesd-sim compare: {error}")
 
 

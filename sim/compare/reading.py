@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ def read_documents(path: str) -> list[dict[str, Any]]:
     Raises:
         ValueError: no such file, not JSON, something that is no object.
     """
+    if not Path(path).is_file():
+        raise ValueError(f"{path}: must be the result file of a benchmark, got no such file")
     text = "".join(read_lines(path)).strip()
     decoder, found, at = json.JSONDecoder(), [], 0
     while at < len(text):

@@ -92,7 +92,7 @@ class RankAttention:
         work = self.decode_work(shape)
         computed = Work(work.flops * blocks * tile_rows / np.maximum(rows, 1), work.bytes)
         tokens = self._reach(shape.context_tokens, shape.sequences) + shape.width
-        return LatentCore(computed, shape.sequences, blocks, rows, tokens)
+        return LatentCore(computed, blocks, rows, tokens)
 
     def decode_work(self, shape: StepShape, tile_rows: int | None = None) -> Work:
         """FLOPs and bytes of the decoding sequences; `tile_rows` None for a kernel that reads the cache once.

@@ -7,6 +7,10 @@ from sim.cost.forward import ForwardCost
 ASSUMED = 0.2
 """Mean relative error of what nobody measured: small kernels, passes of a drafter, an uncalibrated family."""
 
+UNKNOWN = 1.0
+"""Mean relative error from which on a family is simply not known: kernels of another generation can be ten times as
+slow (TensorRT-LLM's latent decode on Ampere against Hopper), which says little of a third."""
+
 HOST = 0.25
 """Mean relative error of host times: another CPU, another patch version. Published times per token on H100 ask for host
 times 0 to 23 % below the preset's (`validation/measured/token_times.csv`)."""
@@ -52,7 +56,8 @@ def family_errors(forward: ForwardCost) -> dict[str, float]:
         part = getattr(constants, key)
         held_out = ASSUMED if part is None or part.error is None else part.error
         measured = own and key not in constants.borrowed
-        found[family] = deviation(held_out if measured else elsewhere.get(key, max(ASSUMED, held_out)))
+        error = held_out if measured else elsewhere.get(key, max(ASSUMED, held_out))
+        found[family] = deviation(min(error, UNKNOWN))
     return found
 
 

@@ -21,17 +21,19 @@ class LatentCore:
 
     Attributes:
         work: FLOPs of whole tiles of query rows, and bytes with the cache read once.
-        sequences: sequences.
         blocks: (sequence, tile of query rows) blocks.
         rows: query rows (token and head) of all sequences.
         tokens: cached tokens of a sequence (mean).
     """
 
     work: Work
-    sequences: Amount
     blocks: Amount
     rows: Amount
     tokens: Amount
+
+    def part(self, share: Amount) -> LatentCore:
+        """A share of the sequences."""
+        return LatentCore(self.work * share, self.blocks * share, self.rows * share, self.tokens)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -76,7 +78,15 @@ class LatentEfficiency(Efficiency):
         return replace(Efficiency.slowed(self, factor), l2_efficiency=self.l2_efficiency / factor)
 
     def latent_s(self, core: LatentCore, peaks: Peaks, in_l2: Amount = False) -> Seconds:
-        """Seconds of all sequences of a step; 0 for none. `in_l2`: where the whole cache lies in the L2."""
+        """Seconds of all sequences of a step; 0 for none. `in_l2`: where the whole cache lies in the L2.
+
+        Never less than as many of them take as fill half the SMs, the most that are split: more work costs no less.
+        """
+        share: Amount = np.minimum(1.0, 0.5 * peaks.sm_count / np.maximum(core.blocks, 1))
+        seconds: Seconds = np.maximum(self._core_s(core, peaks, in_l2), self._core_s(core.part(share), peaks, in_l2))
+        return seconds
+
+    def _core_s(self, core: LatentCore, peaks: Peaks, in_l2: Amount) -> Seconds:
         compute_s, memory_s = self._parts(core.work, peaks)
         memory_s = memory_s * np.where(in_l2, self.memory_efficiency / self.l2_efficiency, 1.0)
         some: Amount = np.greater(core.blocks, 0)

@@ -13,6 +13,7 @@ from pathlib import Path
 from sim.config import Experiment
 from sim.errors import InfeasibleError
 from sim.files import write_whole
+from sim.serving.ending import DeadlockError
 from sim.study.page import write_study
 from sim.study.peaks import peaks
 from sim.study.settings import MODES, Study, overrides_of, read_study, study_names
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str], compose: Compose) -> int:
         for name in study_names() if named == ["all"] else named:
             study = read_study(name, parsed.no_simulation)
             sys.stdout.write(f"{run(name, study, parsed.mode, more, compose, _folder(parsed.out, name))}\n")
-    except (ValueError, InfeasibleError) as error:
+    except (ValueError, OSError, InfeasibleError, DeadlockError) as error:
         sys.exit(f"moesd-sim study: {error}")
     except KeyboardInterrupt:
         sys.stderr.write("moesd-sim study: interrupted; what has a folder is whole\n")
