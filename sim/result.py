@@ -172,6 +172,7 @@ class Result:
         frame["context_tokens"] = self.recorder.step_contexts()
         for name in [name for name in frame.columns if name.endswith("_s") and name not in {"start_s", "duration_s"}]:
             frame[name] *= share
+        frame["verify_tokens"] = frame["verify_tokens"] / frame["steps"]
         frame["emitted_tokens"] = frame["emitted_tokens"] * share
         return frame.drop(columns="steps")
 

@@ -11,7 +11,7 @@ from sim.hardware import Gpu, Link, read_gpu
 
 _LABELS = {
     "experts": "experts", "dense": "dense GEMM", "attention_decode": "decode attention",
-    "attention_prefill": "prefill attention", "attention_latent": "MLA decode attention",
+    "attention_prefill": "prefill attention", "attention_latent": "decode attention of MLA models",
 }  # fmt: skip
 
 

@@ -112,7 +112,7 @@ def test_a_gpu_without_its_own_takes_those_of_kin_with_the_same_kernels(
         assert "MLA" not in note
         return
     assert constants.attention_latent == latent_of(owner)
-    borrowed = f"MLA decode attention from {owner.replace('_sglang', ' under sglang')}"
+    borrowed = f"decode attention of MLA models from {owner.replace('_sglang', ' under sglang')}"
     assert (borrowed in note) == (not owner.endswith(engine))
 
 
