@@ -176,10 +176,9 @@ def _simulate(config: DictConfig) -> None:
         experiments = job.experiments()
         comparison = compare(experiments, lambda label: status.update(f"simulating {label}"), bands=job.bands)
         status.update("writing the report")
-        comparison.save(folder)
+        summaries = comparison.save(folder)
         write_whole(folder / "config.yaml", lambda path: path.write_text(OmegaConf.to_yaml(config, resolve=True)))
     if comparison.results:
-        summaries = comparison.summaries()
         console.print(comparison_table(summaries))
         bands = bands_table(summaries)
         if bands is not None:

@@ -23,7 +23,7 @@ FIGURES = ("throughput", "ttft_s", "tpot_s", "itl_s", "e2e_s")
 _STEEP = 2.0
 """Percent that a figure moves per percent of step time, above which slower and faster are told apart."""
 
-_HEAD_REQUESTS = 1000
+_HEAD_REQUESTS = 600
 """Of a longer stream only so many are simulated again."""
 
 Figures = Mapping[str, Mapping[str, float]]

@@ -63,8 +63,8 @@ class Comparison:
             ends["speedup"] = own.speedup(before, summary["speedup"])
         return {"bands": ends}
 
-    def save(self, folder: Path) -> None:
-        """Write `requests.parquet`, `steps.parquet`, `report.html` and, last, `summary.json`."""
+    def save(self, folder: Path) -> dict[str, dict[str, Any]]:
+        """Write `requests.parquet`, `steps.parquet`, `report.html` and, last, `summary.json`; returns the summaries."""
         import pandas as pd
 
         from sim.report.html import write_report
@@ -88,6 +88,7 @@ class Comparison:
         }
         text = json.dumps(content, indent=2, allow_nan=False) + "\n"
         write_whole(folder / "summary.json", lambda path: path.write_text(text))
+        return summaries
 
 
 def twins(experiment: Experiment) -> list[Experiment]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +67,7 @@ class Result:
     events: int
     partial: bool = False
     kinds: tuple[ReplicaKind, ...] = ()
+    _summary: dict[str, Any] = field(init=False, default_factory=dict, repr=False)
 
     @property
     def label(self) -> str:
@@ -74,6 +76,11 @@ class Result:
 
     def summary(self) -> dict[str, Any]:
         """Headline figures; the content of `summary.json`."""
+        if not self._summary:
+            self._summary.update(self._summarised())
+        return deepcopy(self._summary)
+
+    def _summarised(self) -> dict[str, Any]:
         head = {"model": self.experiment.model.name, "drafts": self.experiment.drafts, "seed": self.experiment.seed}
         gpus = self.experiment.gpus
         totals = self._totals()

@@ -34,9 +34,9 @@ _ROOM_ROWS = 1 << 16
 """Rows that wait to be stored in as few bytes as their values need."""
 
 
-def column(requests: int, value: int) -> array[int]:
-    """A figure per request, `value` each."""
-    return array("q", [value]) * requests
+def column(requests: int, value: int, kind: str = "q") -> array[int]:
+    """A figure per request, `value` each: ticks take 64 bits, counts ("i") 32."""
+    return array(kind, [value]) * requests
 
 
 class Transfers:
@@ -61,17 +61,17 @@ class Recorder:
         self.arrival = column(requests, NOT_YET)
         self.first_token = column(requests, NOT_YET)
         self.finish = column(requests, NOT_YET)
-        self.replica = column(requests, NOT_YET)
+        self.replica = column(requests, NOT_YET, "i")
         self.admitted = column(requests, NOT_YET)
-        self.rounds = column(requests, 0)
-        self.accepted = column(requests, 0)
-        self.drafted = column(requests, 0)
-        self.preemptions = column(requests, 0)
-        self.hit_tokens = column(requests, 0)
+        self.rounds = column(requests, 0, "i")
+        self.accepted = column(requests, 0, "i")
+        self.drafted = column(requests, 0, "i")
+        self.preemptions = column(requests, 0, "i")
+        self.hit_tokens = column(requests, 0, "i")
         self.cancelled = column(requests, NOT_YET)
         self.lost = column(requests, NOT_YET)
-        self.retries = column(requests, 0)
-        self.wasted = column(requests, 0)
+        self.retries = column(requests, 0, "i")
+        self.wasted = column(requests, 0, "i")
         self.outages: list[tuple[int, int, int]] = []
         self.transfers: Transfers | None = None
         self.keep_steps = keep_steps

@@ -89,8 +89,10 @@ def weighted_distribution(values: Column, weights: Column) -> dict[str, float]:
     kept = weights > 0
     if not kept.any():
         return {}
-    order = np.argsort(values[kept], kind="stable")
-    values, weights = values[kept][order], weights[kept][order]
+    values, weights = values[kept], weights[kept]
+    order = np.argsort(values, kind="stable")
+    values, weights = values[order], weights[order]
+    del order
     below = np.cumsum(weights)
     at = {name: float(values[np.searchsorted(below, q * below[-1])]) for name, q in QUANTILES.items()}
     return {"mean": float(np.average(values, weights=weights))} | at
@@ -134,9 +136,11 @@ def token_gaps(recorder: Recorder, steps_s: Column) -> dict[str, float]:
     `steps_s` are the durations of all steps, or of all blocks' mean steps. A preempted sequence's gap counts in
     TPOT alone.
     """
-    steps, sequences = recorder.column("steps"), recorder.column("sequences")
-    weight = np.repeat(sequences, steps) if recorder.keep_steps else sequences * steps
-    return weighted_distribution(steps_s, weight.astype(np.float64))
+    weight = recorder.column("sequences").astype(np.float64)
+    if recorder.keep_steps:
+        return weighted_distribution(steps_s, np.repeat(weight, recorder.column("steps")))
+    weight *= recorder.column("steps")
+    return weighted_distribution(steps_s, weight)
 
 
 def summarise(

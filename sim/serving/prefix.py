@@ -164,7 +164,7 @@ class SharedContent(Content):
 
     def keep(self, free_blocks: int) -> None:
         """One by one."""
-        while len(self._free) > max(0, free_blocks):
+        for _ in range(len(self._free) - max(0, free_blocks)):
             self._free.popitem(last=False)
         self.blocks = len(self._free)
 
