@@ -132,6 +132,12 @@ def calibration_names() -> list[str]:
     return [name for name in names_in(data_dir("hardware_specs") / "calibration") if name != GENERIC]
 
 
+def calibration_mentions(name: str, family: str, architecture: str) -> bool:
+    """Whether a file has an op family and an architecture, by its text: reading it whole takes 50 times as long."""
+    text = (data_dir("hardware_specs") / "calibration" / f"{name}.yaml").read_text("utf-8")
+    return f"\n{family}:" in text and f"\narchitecture: {architecture}\n" in text
+
+
 def read_calibration(name: str) -> Calibration:
     """One file of `hardware_specs/calibration/` as it stands.
 

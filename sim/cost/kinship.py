@@ -5,7 +5,15 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from sim.cost.constants import FAMILIES, GENERIC, Constants, calibration_names, read_constants, with_allreduce
+from sim.cost.constants import (
+    FAMILIES,
+    GENERIC,
+    Constants,
+    calibration_mentions,
+    calibration_names,
+    read_constants,
+    with_allreduce,
+)
 from sim.data import data_dir, names_in
 from sim.hardware import Gpu, Link, read_gpu
 
@@ -95,23 +103,28 @@ def with_latent_kin(constants: Constants, gpu: Gpu) -> Constants:
     """
     if constants.attention_latent is not None or constants.gpu == GENERIC:
         return constants
-    known = [read_constants(name) for name in calibration_names()]
     kin = [
-        other for other in known
-        if other.attention_latent is not None and "attention_latent" not in other.borrowed
-        and other.architecture == constants.architecture
-        and (other.engine in _OPEN_KERNELS) == (constants.engine in _OPEN_KERNELS)
-        and other.attention_latent.fit is not None and other.attention_latent.fit.groups >= _SEVERAL
+        name for name in calibration_names()
+        if (_owner(name)[1] in _OPEN_KERNELS) == (constants.engine in _OPEN_KERNELS)
+        and calibration_mentions(name, "attention_latent", constants.architecture)
     ]  # fmt: skip
-    if not kin:
+
+    def apart(name: str) -> float:
+        other = read_gpu(_owner(name)[0])
+        return abs(math.log(other.memory_bandwidth_bytes_per_s / gpu.memory_bandwidth_bytes_per_s))
+
+    near = next((other for other in map(read_constants, sorted(kin, key=apart)) if _has_latent(other, constants)), None)
+    if near is None:
         return constants
-
-    def apart(other: Constants) -> float:
-        return abs(math.log(read_gpu(other.gpu).memory_bandwidth_bytes_per_s / gpu.memory_bandwidth_bytes_per_s))
-
-    near = min(kin, key=apart)
     borrowed = constants.borrowed | {"attention_latent": f"{near.gpu} under {near.engine}"}
     return replace(constants, attention_latent=near.attention_latent, borrowed=borrowed)
+
+
+def _has_latent(other: Constants, constants: Constants) -> bool:
+    """Whether `other`, of the same architecture, has measured a latent cache on several shapes."""
+    family = other.attention_latent
+    measured = family is not None and family.fit is not None and family.fit.groups >= _SEVERAL
+    return measured and "attention_latent" not in other.borrowed and other.architecture == constants.architecture
 
 
 def _broad(constants: Constants) -> bool:
