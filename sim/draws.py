@@ -28,10 +28,13 @@ def key(seed: int, stream: str) -> Keys:
 def derive(keys: Keys, index: ArrayLike) -> Keys:
     """Keys one level down: `keys` and `index` broadcast, and each pair gives an independent key."""
     with np.errstate(over="ignore"):
-        z = keys + (np.asarray(index).astype(np.uint64) + np.uint64(1)) * _GOLDEN
-        z = (z ^ (z >> np.uint64(30))) * _MIX_1
-        z = (z ^ (z >> np.uint64(27))) * _MIX_2
-        return np.asarray(z ^ (z >> np.uint64(31)))
+        z = np.asarray(keys + (np.asarray(index).astype(np.uint64) + np.uint64(1)) * _GOLDEN)
+        z ^= z >> np.uint64(30)
+        z *= _MIX_1
+        z ^= z >> np.uint64(27)
+        z *= _MIX_2
+        z ^= z >> np.uint64(31)
+        return z
 
 
 def uniform(keys: Keys) -> NDArray[np.float64]:

@@ -21,8 +21,10 @@ from sim.speculation.acceptance import Acceptance
 from sim.speculation.length import Offers
 from sim.speculation.request_length import RequestLength
 
-_CHUNK_REQUESTS = 512
-_CHUNKS_KEPT = 32
+_CHUNK_REQUESTS = 1024
+_CHUNK_TOKENS = 1 << 19
+_CHUNKS_KEPT = 16
+_STEPS_BETWEEN_EXITS = 16
 
 Counts = NDArray[np.int64]
 
@@ -130,15 +132,17 @@ class Paths:
         self._requests = requests
         self._block_tokens = block_tokens
         self._key = key(seed, "acceptance")
+        mean_tokens = int(requests.output_tokens.mean()) if len(requests) else 0
+        self._chunk_requests = max(1, min(_CHUNK_REQUESTS, _CHUNK_TOKENS // (mean_tokens + 1)))
         self._chunks: OrderedDict[tuple[int, int], tuple[list[int], Rounds]] = OrderedDict()
 
     def first(self, request: int, drafts: int) -> Path:
         """The path of `request` from its first token (which the prefill emits) to its end, `drafts` per round."""
-        index, row = divmod(request, _CHUNK_REQUESTS)
+        index, row = divmod(request, self._chunk_requests)
         chunk = self._chunks.get((index, drafts))
         if chunk is None:
-            low = index * _CHUNK_REQUESTS
-            ids = np.arange(low, min(low + _CHUNK_REQUESTS, len(self._requests)))
+            low = index * self._chunk_requests
+            ids = np.arange(low, min(low + self._chunk_requests, len(self._requests)))
             chunk = self._chunks[index, drafts] = self._draw(ids, np.ones(len(ids), dtype=np.int64), drafts)
             if len(self._chunks) > _CHUNKS_KEPT:
                 self._chunks.popitem(last=False)
@@ -156,27 +160,28 @@ class Paths:
         left = np.maximum(self._requests.output_tokens[ids] - emitted, 0)
         slots = left + np.where(left > 0, rule.trailing_rounds, 0)
         starts = np.cumsum(slots) - slots
-        owner = np.repeat(np.arange(len(ids)), slots)
-        position = np.arange(len(owner)) - starts[owner] + emitted[owner]
-        offered = np.full(len(owner), drafts, dtype=np.int64)
-        accepted = np.zeros(len(owner), dtype=np.int64)
-        if rule.acceptance is not None and (drafts or rule.request_length is not None):
-            rows = ids[owner]
-            keys = derive(self._key, rows)
-            most = rule.request_length.most_drafts if rule.request_length is not None else drafts
-            accepted = rule.acceptance.depths(keys, position, most, self._requests, rows)
-            if rule.offers is not None:
-                offered = rule.offers(keys, position, drafts)
-                accepted = np.minimum(accepted, offered)
-            visited = _walk(accepted, offered, starts, left, rule)
-        else:
-            visited = np.arange(len(owner))
+        cached = np.arange(int(slots.sum()))
+        cached += np.repeat(self._requests.prompt_tokens[ids] + emitted - 1 - starts, slots)
+        if rule.acceptance is None or not (drafts or rule.request_length is not None):
+            none = np.broadcast_to(np.int64(0), len(cached) + 1)
+            return [0, *(starts + slots).tolist()], self._rounds(cached, none[1:], none, none)
+        position = cached - np.repeat(self._requests.prompt_tokens[ids] - 1, slots)
+        keys = np.repeat(derive(self._key, ids), slots)
+        most = rule.request_length.most_drafts if rule.request_length is not None else drafts
+        accepted = rule.acceptance.depths(keys, position, most, self._requests, np.repeat(ids, slots))
+        offered = np.full(len(cached), drafts)
+        if rule.offers is not None:
+            offered = rule.offers(keys, position, drafts)
+            accepted = np.minimum(accepted, offered)
+        visited = _walk(accepted, offered, starts, left, rule)
+        if rule.trailing_rounds:
+            accepted[position >= np.repeat(self._requests.output_tokens[ids], slots)] = 0
         bounds = [0, *np.searchsorted(visited, starts + slots).tolist()]
-        owner, position, accepted, offered = (column[visited] for column in (owner, position, accepted, offered))
-        accepted = np.where(position < self._requests.output_tokens[ids][owner], accepted, 0)
-        return bounds, self._rounds(self._requests.prompt_tokens[ids][owner] + position - 1, accepted, offered)
+        offered, accepted = offered[visited], accepted[visited]
+        return bounds, self._rounds(cached[visited], offered, _summed(accepted), _summed(offered))
 
-    def _rounds(self, context: Counts, accepted: Counts, offered: Counts) -> Rounds:
+    def _rounds(self, cached: Counts, offered: Counts, accepted: Counts, drafted: Counts) -> Rounds:
+        """From what is cached before every round, the drafts it verifies, and the two sums."""
         rule = self.rule
         if not rule.ragged:
             width: int | Counts = rule.width(int(offered[0])) if len(offered) else 1
@@ -185,8 +190,9 @@ class Paths:
             width = offered + 1
             longest = int(offered.max()) if len(offered) else 0
             at_least = (offered >= np.arange(1, longest + 1)[:, None]).astype(np.int64)
-        blocks = -(-(context + width + rule.lookahead_tokens) // self._block_tokens)
-        return Rounds(_summed(context), blocks, _summed(accepted), _summed(offered), at_least)
+        blocks = cached + (width + rule.lookahead_tokens + self._block_tokens - 1)
+        blocks //= self._block_tokens
+        return Rounds(_summed(cached), blocks, accepted, drafted, at_least)
 
 
 def _summed(values: Counts) -> Counts:
@@ -197,23 +203,44 @@ def _summed(values: Counts) -> Counts:
 
 def _walk(accepted: Counts, offered: Counts, starts: Counts, left: Counts, rule: RoundRule) -> Counts:
     """Positions at which a round starts, all requests in step; a request's own lengths are written into `offered`."""
-    starts_round = np.zeros(len(accepted), dtype=np.bool_)
-    own = rule.request_length
+    starts_round = np.zeros(len(accepted) + 1, dtype=np.bool_)
     alive = left > 0
-    at, end = starts[alive], (starts + left)[alive]
-    state = own.first(len(at)) if own is not None else np.zeros(0, dtype=np.int64)
-    ends = end
-    while at.size:
-        starts_round[at] = True
-        if own is not None:
-            offered[at] = own.drafts(state, accepted[at])
-            accepted[at] = np.minimum(accepted[at], offered[at])
-            state = own.next(state, offered[at], accepted[at])
-        at = at + accepted[at] + 1
-        inside = at < end
-        at, end = at[inside], end[inside]
-        if own is not None:
-            state = state[inside]
+    first, ends = starts[alive], (starts + left)[alive]
+    if rule.request_length is None:
+        _step_on(starts_round, first, ends, accepted)
+    else:
+        _choose_on(starts_round, first, ends, accepted, offered, rule.request_length)
     for trailing in range(rule.trailing_rounds):
         starts_round[ends + trailing] = True
-    return np.flatnonzero(starts_round)
+    return np.flatnonzero(starts_round[:-1])
+
+
+def _step_on(starts_round: NDArray[np.bool_], at: Counts, ends: Counts, accepted: Counts) -> None:
+    """Mark every round; whoever is through waits behind the last position, and is let go now and then."""
+    nowhere = len(accepted)
+    following = np.arange(1, nowhere + 2)
+    following[:-1] += accepted
+    last = np.zeros(nowhere + 1, dtype=np.int64)
+    last[at] = ends
+    np.maximum.accumulate(last, out=last)
+    following[following >= last] = nowhere
+    while at.size:
+        for _ in range(_STEPS_BETWEEN_EXITS):
+            starts_round[at] = True
+            at = following[at]
+        at = at[at < nowhere]
+
+
+def _choose_on(
+    starts_round: NDArray[np.bool_], at: Counts, end: Counts, accepted: Counts, offered: Counts, own: RequestLength
+) -> None:
+    """`_step_on` where every request chooses its own lengths as it goes."""
+    state = own.first(len(at))
+    while at.size:
+        starts_round[at] = True
+        offered[at] = own.drafts(state, accepted[at])
+        accepted[at] = np.minimum(accepted[at], offered[at])
+        state = own.next(state, offered[at], accepted[at])
+        at = at + accepted[at] + 1
+        inside = at < end
+        at, end, state = at[inside], end[inside], state[inside]

@@ -36,8 +36,10 @@ class Acceptance(ABC):
         and `ids` the keys' rows in it: only an acceptance that looks at groups or at a recording needs them.
         """
         u = uniform(derive(request_keys, positions))
-        ascending = self.survival(depth)[::-1]
-        return depth - np.searchsorted(ascending, u, side="right")
+        depths = np.zeros(u.shape, dtype=np.min_scalar_type(depth))
+        for survival in self.survival(depth):
+            depths += u < survival
+        return depths.astype(np.int64)
 
     def check(self, requests: Requests) -> None:  # noqa: B027  (most answer for every stream)
         """Refuse, with a ValueError, a stream that this acceptance has no answer for."""
