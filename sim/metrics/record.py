@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator
+from struct import Struct
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ BLOCK_COLUMNS = (
     "kv_blocks",
 )
 NOT_YET = -1
+_PACKED = Struct(f"={len(BLOCK_COLUMNS)}q")
 _EMITTED = BLOCK_COLUMNS.index("emitted_tokens") - len(BLOCK_COLUMNS)
 
 _ROOM_ROWS = 1 << 16
@@ -85,7 +87,7 @@ class Recorder:
         if len(self._blocks) >= _ROOM_ROWS * len(BLOCK_COLUMNS):
             self._stored.append([_narrow(values) for values in self._waiting_rows().T])
             self._blocks = array("q")
-        self._blocks.extend(row)
+        self._blocks.frombytes(_PACKED.pack(*row))
 
     def steps(self, context: NDArray[np.int64], ticks: NDArray[np.int64]) -> None:
         """Cached tokens before each step of the coming block row, and the ticks each takes."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from bisect import bisect_right
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +14,6 @@ from sim.serving.sequence import Chunk
 from sim.serving.setup import Prices
 
 
-@dataclass(slots=True)
 class Block:
     """`steps` coming steps of one plan, from tick `start` to `end`; with prefill there is one step.
 
@@ -27,14 +25,22 @@ class Block:
         waiting: requests left in the queue.
     """
 
-    start: int
-    end: int
-    steps: int
-    decoding: int
-    drafts: int
-    chunks: list[Chunk]
-    moments: tuple[int, int, int, int, int]
-    waiting: int
+    __slots__ = ("chunks", "decoding", "drafts", "end", "moments", "start", "steps", "waiting")
+
+    def __init__(
+        self,
+        start: int,
+        end: int,
+        steps: int,
+        decoding: int,
+        drafts: int,
+        chunks: list[Chunk],
+        moments: tuple[int, int, int, int, int],
+        waiting: int,
+    ) -> None:
+        self.start, self.end, self.steps = start, end, steps
+        self.decoding, self.drafts = decoding, drafts
+        self.chunks, self.moments, self.waiting = chunks, moments, waiting
 
 
 class Pace(ABC):

@@ -35,7 +35,9 @@ __all__ = [
     "at",
 ]
 
-FAILURE, CANCEL, ARRIVAL, RETURN, RECEIVED, STEP_END, HAND_OVER, SEND, PLAN, LINK, ANNOUNCE = range(1, 12)
+FAILURE, CANCEL, ARRIVAL, RETURN, RECEIVED, STEP_END, HAND_OVER, SEND, PLAN, LINK, ANNOUNCE = map(
+    EventPriority, range(1, 12)
+)
 
 Environment = simpy.Environment
 Process = Generator[Event, None, None]
@@ -53,14 +55,14 @@ class Clock(Environment):
         return int(next(self._eid))
 
 
-def at(env: Environment, time: int, priority: int) -> Event:
+def at(env: Environment, time: int, priority: EventPriority) -> Event:
     """An event that happens at tick `time`, among those of the same tick in order of `priority`.
 
     As `Environment.schedule` does, but for an instant where that takes a delay.
     """
     event = Event(env)
     event._ok, event._value = True, None
-    heappush(env._queue, (time, EventPriority(priority), next(env._eid), event))
+    heappush(env._queue, (time, priority, next(env._eid), event))
     return event
 
 
@@ -73,7 +75,7 @@ class Timetable:
         happen: called with each request.
     """
 
-    def __init__(self, env: Environment, priority: int, happen: Callable[[int], None]) -> None:
+    def __init__(self, env: Environment, priority: EventPriority, happen: Callable[[int], None]) -> None:
         self._env, self._priority, self._happen = env, priority, happen
         self._due: dict[int, list[int]] = {}
 

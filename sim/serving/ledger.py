@@ -27,6 +27,7 @@ class Ledger:
 
     def __init__(self, most_drafts: int = 0) -> None:
         self._origin = 0
+        self._ragged = bool(most_drafts)
         self._at_least = np.zeros((most_drafts, _ROOM_STEPS), dtype=np.int64)
         self._sums = np.zeros(_ROOM_STEPS, dtype=np.int64)
         self._blocks = np.zeros(_ROOM_STEPS, dtype=np.int64)
@@ -35,20 +36,21 @@ class Ledger:
     def join(self, step: int, path: Path) -> None:
         """The sequence runs path's rounds from `step` on."""
         rounds = path.rounds
-        if step - self._origin + rounds + 2 > len(self._sums):
+        if step - self._origin + rounds + 2 > len(self._sum):
             self._reserve(step, rounds + 2)
         at = step - self._origin
-        self._sums[at : at + rounds + 1] += path.sums(0)
-        self._blocks[at : at + rounds] += path.blocks(0)
-        if len(self._at_least):
+        sums, blocks = self._sums[at : at + rounds + 1], self._blocks[at : at + rounds]
+        sums += path.sums(0)
+        blocks += path.blocks(0)
+        if self._ragged:
             wider = path.at_least(0)
             self._at_least[: len(wider), at : at + rounds] += wider
 
     def end(self, step: int, path: Path) -> None:
         """The path's last round was the one before `step`."""
         at = step - self._origin
-        self._sums[at] -= path.last_sum
-        if at + 1 >= len(self._sums):
+        self._sum[at] -= path.last_sum
+        if at + 1 >= len(self._sum):
             self._reserve(step, 2)
 
     def leave(self, step: int, path: Path, done: int) -> None:
@@ -57,7 +59,7 @@ class Ledger:
         rest = path.rounds - done
         self._sums[at : at + rest + 1] -= path.sums(done)
         self._blocks[at : at + rest] -= path.blocks(done)
-        if len(self._at_least):
+        if self._ragged:
             wider = path.at_least(done)
             self._at_least[: len(wider), at : at + rest] -= wider
 

@@ -119,8 +119,8 @@ class Rank:
             cached, _, total = ledger.span(step, steps)
             done, left = batch.advance(steps)
             emitted = ledger.cached(batch.step) - cached
-            if left:
-                emitted += sum(sequence.prompt_tokens + sequence.output_tokens - 1 for sequence in left)
+            for sequence in left:
+                emitted += sequence.prompt_tokens + sequence.output_tokens - 1
             if done:
                 self._finish_all(done, block.end)
             self._decoded = bool(batch.sequences)

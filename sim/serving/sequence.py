@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from sim.metrics.record import Recorder
 from sim.serving.paths import Path
 
 
-@dataclass(slots=True, eq=False)
 class Sequence:
     """One request in a rank.
 
@@ -26,17 +24,18 @@ class Sequence:
         priority: class of urgency, small before large.
     """
 
-    request: int
-    prompt_tokens: int
-    output_tokens: int
-    emitted: int = 0
-    prefilled: int = 0
-    path: Path | None = None
-    joined: int = 0
-    seen: int = 0
-    finished: bool = False
-    priority: int = 0
-    blocks: list[int] = field(default_factory=list)
+    __slots__ = (
+        "blocks", "emitted", "finished", "joined", "output_tokens", "path", "prefilled", "priority", "prompt_tokens",
+        "request", "seen",
+    )  # fmt: skip
+
+    def __init__(self, request: int, prompt_tokens: int, output_tokens: int, emitted: int = 0) -> None:
+        self.request, self.prompt_tokens, self.output_tokens = request, prompt_tokens, output_tokens
+        self.emitted = emitted
+        self.prefilled = self.joined = self.seen = self.priority = 0
+        self.path: Path | None = None
+        self.finished = False
+        self.blocks: list[int] = []
 
     @property
     def prefill_tokens(self) -> int:
