@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sim.cost.forward import ForwardCost
 from sim.cost.host import Engine
 from sim.cost.lines import TICKS_PER_S, Lines, cell_bounds, ticks_table
-from sim.cost.shape import StepShape
+from sim.cost.shape import Seconds, StepShape
 
 
 class ForwardTimes:
@@ -38,11 +39,11 @@ class ForwardTimes:
         )
         base = StepShape(prefill_tokens=1, logits=np.zeros_like(tokens))
         rows = StepShape(prefill_tokens=1, logits=tokens)
-        self._rows = ticks_table(sum(forward.tokenwise(rows).values()) - sum(forward.tokenwise(base).values()))
+        self._rows = ticks_table(_together(forward.tokenwise(rows)) - _together(forward.tokenwise(base)))
         prompts = StepShape(chunks=1, prefill_tokens=tokens, prefill_pairs=tokens * (tokens + 1) // 2)
         self._prompts = ticks_table(forward.prefill_attention_s(prompts))
         self._computed = np.maximum(engine.padded_tokens(tokens), tokens)
-        self._own_s = np.asarray(sum(forward.own_tokenwise(self._computed, np.zeros_like(tokens)).values()))
+        self._own_s = _together(forward.own_tokenwise(self._computed, np.zeros_like(tokens)))
         self._tokens_with = cache(self._tabulate_tokens)
         self._attention_with = cache(self._tabulate_attention)
 
@@ -78,7 +79,7 @@ class ForwardTimes:
         """What sees tokens only, without logits, over prefill tokens."""
         first, groups = sequences * self._width, self._forward.data_parallel
         together = self._forward.shared_tokenwise(groups * sequences, self._width, groups * self._computed[first:])
-        return ticks_table(self._own_s[first:] + sum(together.values()))
+        return ticks_table(self._own_s[first:] + _together(together))
 
     def _tabulate_attention(self, sequences: int) -> Lines:
         """Attention of the decoding sequences over their context."""
@@ -88,3 +89,11 @@ class ForwardTimes:
                 StepShape(sequences=sequences, width=self._width, context_tokens=context)
             ),
         )
+
+
+def _together(families: dict[str, Seconds]) -> NDArray[np.float64]:
+    """Seconds of all of them."""
+    total: Seconds = 0.0
+    for seconds in families.values():
+        total = total + seconds
+    return np.asarray(total)

@@ -38,14 +38,12 @@ class DecodeRank(Rank):
         recompute: what a sequence's draft KV takes when it joins; None where it came along or there is none.
     """
 
-    pool: SendingPool
-
     def __init__(
         self, replica: int, setup: RankSetup, paths: Paths, recorder: Recorder, recompute: Recompute | None = None
     ) -> None:
         assert setup.block_ids is None, "a decode rank keeps no prefix cache"
         Rank.__init__(self, replica, setup, paths, recorder)
-        self.pool = SendingPool(setup.kv, None)
+        self.pool = self._pool = SendingPool(setup.kv, None)
         self.incoming: deque[Sequence] = deque()
         self.coming: dict[int, Sequence] = {}
         self.received: deque[Sequence] = deque()
@@ -78,7 +76,7 @@ class DecodeRank(Rank):
             return
         if self.coming.pop(sequence.request, None) is None:
             self.received.remove(sequence)
-        self.pool.set_aside -= self._blocks(sequence)
+        self._pool.set_aside -= self._blocks(sequence)
 
     def plan(self, now: int) -> Block | None:
         """As in Rank, after those whose KV is here have joined."""
@@ -121,7 +119,7 @@ class DecodeRank(Rank):
         """Who has its KV runs, in order of its coming."""
         while self.received and self._knows(self.received[0]) and self._running() < self._scheduler.max_seqs:
             sequence = self.received.popleft()
-            self.pool.set_aside -= self._blocks(sequence)
+            self._pool.set_aside -= self._blocks(sequence)
             self.batch.join(sequence, self.rounds.path(sequence))
             if self._recompute is not None:
                 self._joined.append(sequence.prefill_tokens - 1)
@@ -144,7 +142,7 @@ class DecodeRank(Rank):
                 return
             sequence = self.incoming.popleft()
             self.coming[sequence.request] = sequence
-            self.pool.set_aside += needed
+            self._pool.set_aside += needed
             used += needed
             self.set_aside(sequence.request)
 

@@ -15,8 +15,7 @@ from sim.serving.fleet import ReplicaFleet, Spare
 from sim.serving.flight import DecodePool, Flight, Pools
 from sim.serving.pool_replicas import DecodeReplica, PrefillReplica
 from sim.serving.prefill_rank import PrefillRank
-from sim.serving.replica import Replica
-from sim.serving.replicas import Unit
+from sim.serving.replicas import AnyReplica, Unit
 from sim.serving.router import Arrival
 from sim.serving.sequence import Sequence
 from sim.serving.transfer import Links
@@ -111,7 +110,7 @@ class DisaggregatedFleet(ReplicaFleet):
     def _entrances(self, ranks: Sequenced[Unit]) -> Sequenced[Unit]:
         return ranks[: self._prefills]
 
-    def _replica(self, number: int, rank: Unit) -> Replica:
+    def _replica(self, number: int, rank: Unit) -> AnyReplica:
         """Plans wait until all that ends at the same instant has ended, for hand-overs are such."""
         self._connect(number, rank)
         if number < self._prefills:
@@ -137,7 +136,7 @@ class DisaggregatedFleet(ReplicaFleet):
             return self._prefills
         return sum(number < self._prefills for number in self._up)
 
-    def _candidates(self) -> list[Replica]:
+    def _candidates(self) -> list[AnyReplica]:
         return ReplicaFleet._candidates(self)[: self._prefillers()]
 
     def _sender(self, number: int) -> PrefillReplica:

@@ -13,8 +13,7 @@ from sim.request import Requests
 from sim.serving.clients import clients_of, patience
 from sim.serving.clock import CANCEL, FAILURE, RETURN, Environment, Process, Timetable, at
 from sim.serving.failures import Failures, Outage
-from sim.serving.replica import Replica
-from sim.serving.replicas import Unit, replica_of
+from sim.serving.replicas import AnyReplica, Unit, replica_of
 from sim.serving.router import Arrival, Router
 from sim.serving.sequence import Sequence
 from sim.serving.ticks import ticks
@@ -76,7 +75,7 @@ class ReplicaFleet:
         self._up: list[int] | None = None
         self._emitted: dict[int, int] = {}
         self._watched = self._clients.wait or self._patience is not None or failures is not None
-        self.replicas: list[Replica] = [self._replica(number, rank) for number, rank in enumerate(ranks)]
+        self.replicas: list[AnyReplica] = [self._replica(number, rank) for number, rank in enumerate(ranks)]
         for replica in self.replicas:
             env.process(replica.run(self))
         env.process(self._clients.run())
@@ -137,11 +136,11 @@ class ReplicaFleet:
         """Those that a new request may go to."""
         return ranks
 
-    def _replica(self, number: int, rank: Unit) -> Replica:
+    def _replica(self, number: int, rank: Unit) -> AnyReplica:
         settle, counts_tokens = self._clients.answer_at_once, self._router.counts_tokens
         return replica_of(self._env, number, rank, self._recorder, settle=settle, counts_tokens=counts_tokens)
 
-    def _candidates(self) -> list[Replica]:
+    def _candidates(self) -> list[AnyReplica]:
         return self.replicas if self._up is None else [self.replicas[number] for number in self._up]
 
     def _send(self, request: int, time: int) -> None:

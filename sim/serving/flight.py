@@ -11,7 +11,7 @@ import numpy as np
 from sim.draws import derive, key, uniform
 from sim.serving.decode_rank import DecodeRank
 from sim.serving.prefill_rank import PrefillRank
-from sim.serving.replica import Replica
+from sim.serving.replicas import AnyReplica
 from sim.serving.router import Arrival, Router
 from sim.serving.sequence import Sequence
 from sim.serving.transfer import KvTransfer
@@ -61,7 +61,7 @@ class TwoPools(Protocol):
     """
 
     loads: list[int]
-    replicas: list[Replica]
+    replicas: list[AnyReplica]
 
     @property
     def decoders(self) -> Sequenced[int]:

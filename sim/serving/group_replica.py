@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from sim.metrics.record import NOT_YET, Recorder
 from sim.serving.clock import STEP_END, Environment, Event, at
 from sim.serving.group import GroupBlock, RankGroup
@@ -12,7 +10,7 @@ from sim.serving.replica import Home, Replica
 from sim.serving.sequence import Sequence
 
 
-class GroupReplica(Replica):
+class GroupReplica(Replica[RankGroup, GroupBlock]):
     """`Replica` of a group; its process is the same, a block is one of the group.
 
     Attributes:
@@ -23,11 +21,8 @@ class GroupReplica(Replica):
         group: at the start.
     """
 
-    rank: RankGroup  # type: ignore[assignment]
-    _block: GroupBlock | None  # type: ignore[assignment]
-
     def __init__(self, env: Environment, number: int, group: RankGroup, recorder: Recorder, *, settle: bool) -> None:
-        Replica.__init__(self, env, number, group, recorder, settle=settle, counts_tokens=False)  # type: ignore[arg-type]
+        Replica.__init__(self, env, number, group, recorder, settle=settle, counts_tokens=False)
         self._rank_of: dict[int, int] = {}
 
     def receive(self, sequence: Sequence) -> None:
@@ -52,9 +47,8 @@ class GroupReplica(Replica):
             self._stop(rank)
         return True
 
-    def die(self, successor: Any) -> list[Sequence]:
+    def die(self, successor: RankGroup) -> list[Sequence]:
         """As in Replica, for all ranks at once."""
-        assert isinstance(successor, RankGroup)
         if self._block is not None:
             self._block = None
             self._move_alarm(Event(self._env))

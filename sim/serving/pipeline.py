@@ -137,8 +137,6 @@ class Lane(Rank):
         completing: sequences whose last chunk is in flight.
     """
 
-    pool: LanePool
-
     def __init__(self, pipeline: Pipeline, number: int, setup: RankSetup, paths: Paths, recorder: Recorder) -> None:
         self._pipeline = pipeline
         self.completing: list[Sequence] = []

@@ -2,34 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from sim.metrics.record import NOT_YET, Recorder
-from sim.serving.clock import Environment, Event
+from sim.metrics.record import NOT_YET
+from sim.serving.block import Block
+from sim.serving.clock import Event
 from sim.serving.pipeline import Pipeline
 from sim.serving.removal import remove
 from sim.serving.replica import Home, Replica
 from sim.serving.sequence import Sequence
 
 
-class PipelineReplica(Replica):
-    """`Replica` of a pipeline; its process is the same, a block is the oldest batch in flight. Arguments likewise."""
-
-    rank: Pipeline  # type: ignore[assignment]
-
-    def __init__(
-        self,
-        env: Environment,
-        number: int,
-        pipeline: Pipeline,
-        recorder: Recorder,
-        *,
-        settle: bool,
-        counts_tokens: bool,
-    ) -> None:
-        Replica.__init__(
-            self, env, number, pipeline, recorder, settle=settle, counts_tokens=counts_tokens,  # type: ignore[arg-type]
-        )  # fmt: skip
+class PipelineReplica(Replica[Pipeline, Block]):
+    """`Replica` of a pipeline; its process is the same, a block is the oldest batch in flight."""
 
     def withdraw(self, sequence: Sequence) -> bool:
         """As in Replica; who is in flight leaves when its batch is through."""
@@ -41,9 +24,8 @@ class PipelineReplica(Replica):
             self._wake()
         return True
 
-    def die(self, successor: Any) -> list[Sequence]:
+    def die(self, successor: Pipeline) -> list[Sequence]:
         """As in Replica; all batches in flight are lost."""
-        assert isinstance(successor, Pipeline)
         if self._block is not None:
             self._block = None
             self._move_alarm(Event(self._env))

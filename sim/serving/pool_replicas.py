@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from sim.serving.clock import STEP_END, at
 from sim.serving.decode_rank import DecodeRank
-from sim.serving.group import RankGroup
 from sim.serving.prefill_rank import PrefillRank
-from sim.serving.rank import Rank
-from sim.serving.replica import Replica
+from sim.serving.rank_replica import RankReplica
 from sim.serving.sequence import Sequence
 
 
-class PrefillReplica(Replica):
+class PrefillReplica(RankReplica[PrefillRank]):
     """A Replica whose blocks are freed from outside."""
-
-    rank: PrefillRank
 
     def sent(self, request: int) -> None:
         """Nobody needs the blocks of `request` any more."""
@@ -25,10 +21,8 @@ class PrefillReplica(Replica):
                 self._wake()
 
 
-class DecodeReplica(Replica):
+class DecodeReplica(RankReplica[DecodeRank]):
     """A Replica that is told when KV arrives."""
-
-    rank: DecodeRank
 
     def arrive(self, request: int) -> None:
         """The KV of `request` arrives now."""
@@ -53,14 +47,14 @@ class DecodeReplica(Replica):
     def withdraw(self, sequence: Sequence) -> bool:
         """As in Replica; who waits for a slot is gone at once too."""
         if sequence not in self.rank.received:
-            return Replica.withdraw(self, sequence)
+            return RankReplica.withdraw(self, sequence)
         self.rank.forget(sequence)
         if self._block is not None:
             self._cut()
         return True
 
-    def die(self, successor: Rank | RankGroup) -> list[Sequence]:
+    def die(self, successor: DecodeRank) -> list[Sequence]:
         """As in Replica."""
         rank = self.rank
         pending = [*rank.incoming, *rank.coming.values(), *rank.received]
-        return sorted([*Replica.die(self, successor), *pending], key=lambda sequence: sequence.request)
+        return sorted([*RankReplica.die(self, successor), *pending], key=lambda sequence: sequence.request)

@@ -53,8 +53,6 @@ class PrefillRank(Rank):
         announce: told of each whose prefill will be complete at the end of the step planned now, and when that is.
     """
 
-    pool: SendingPool
-
     def __init__(
         self,
         replica: int,
@@ -64,7 +62,7 @@ class PrefillRank(Rank):
         announce: Callable[[Sequence, int], None] | None = None,
     ) -> None:
         Rank.__init__(self, replica, setup, paths, recorder)
-        self.pool = SendingPool(setup.kv, setup.block_ids, setup.drop_last_hit)
+        self.pool = self._pool = SendingPool(setup.kv, setup.block_ids, setup.drop_last_hit)
         self.sending: dict[int, Sequence] = {}
         self.announce = announce
         self._sent: list[int] = []
@@ -89,7 +87,7 @@ class PrefillRank(Rank):
         sent, self._sent = self._sent, []
         for request in sent:
             sequence = self.sending.pop(request)
-            self.pool.set_aside -= self.pool.kv.blocks_for(sequence.prefilled)
+            self._pool.set_aside -= self.pool.kv.blocks_for(sequence.prefilled)
             self.pool.free(sequence, sequence.prefilled)
 
     def _plan_prefill(self, now: int, chunks: list[Chunk]) -> Block:
@@ -107,4 +105,4 @@ class PrefillRank(Rank):
     def _finish(self, sequence: Sequence, now: int) -> None:
         self.ended.append(sequence.request)
         self.sending[sequence.request] = sequence
-        self.pool.set_aside += self.pool.kv.blocks_for(sequence.prefilled)
+        self._pool.set_aside += self.pool.kv.blocks_for(sequence.prefilled)
