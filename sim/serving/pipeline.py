@@ -43,7 +43,6 @@ class Pipeline:
     Attributes:
         ranks: the lanes.
         waiting: their queue.
-        partial: the sequence whose prefill is under way, between two batches.
         flight: lanes whose batch is in flight, the oldest first.
         ended: requests that have finished; whoever reads it clears it.
 
@@ -60,7 +59,6 @@ class Pipeline:
         self, setup: RankSetup, paths: Paths, recorder: Recorder, first: int, lanes: int, prices: StagePrices
     ) -> None:
         self.waiting: deque[Sequence] = deque()
-        self.partial: Sequence | None = None
         self.flight: deque[tuple[Lane, Block]] = deque()
         self.ended: list[int] = []
         self.ranks = [Lane(self, first + i, setup, paths, recorder) for i in range(lanes)]
@@ -80,6 +78,7 @@ class Pipeline:
         while len(self.flight) < len(self.ranks):
             lane = self._next_lane()
             block = lane.plan(now)
+            self.share(lane.partial)
             if block is None:
                 break
             block.end = self._through(now, lane, block)
@@ -92,6 +91,11 @@ class Pipeline:
         lane.commit(block)
         self.ended += lane.ended
         lane.ended.clear()
+
+    def share(self, partial: Sequence | None) -> None:
+        """The sequence whose prefill is under way, between two batches, is that of every lane."""
+        for lane in self.ranks:
+            lane.partial = partial
 
     def in_flight(self, sequence: Sequence) -> Lane | None:
         """A lane whose batch in flight has it."""
@@ -144,15 +148,6 @@ class Lane(Rank):
         self.waiting = pipeline.waiting
         self.pool = LanePool(self, pipeline, setup)
         self._filled: list[int] = []
-
-    @property
-    def partial(self) -> Sequence | None:
-        """That of the pipeline."""
-        return self._pipeline.partial
-
-    @partial.setter
-    def partial(self, sequence: Sequence | None) -> None:
-        self._pipeline.partial = sequence
 
     def plan(self, now: int) -> Block | None:
         """The coming batch; the next one may go on with the prompt that it leaves unfinished."""

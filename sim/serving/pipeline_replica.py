@@ -48,7 +48,9 @@ class PipelineReplica(Replica[Pipeline, Block]):
         emitted = []
         for sequence in leaving:
             request = sequence.request
-            emitted.append(remove(pipeline.lane_of(sequence), sequence, recorder))
+            lane = pipeline.lane_of(sequence)
+            emitted.append(remove(lane, sequence, recorder))
+            pipeline.share(lane.partial)
             if recorder.finish[request] != NOT_YET:
                 pipeline.ended.remove(request)
                 recorder.finish[request] = NOT_YET

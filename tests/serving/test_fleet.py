@@ -131,7 +131,7 @@ def conserves(deployment, requests, recorder):
     for replica in deployment.fleet.replicas:
         for rank in replica.rank.ranks:
             assert len(rank) == rank.batch.blocks == rank.batch.most_blocks == rank.pool.shared == 0, "blocks come back"
-        assert not deployment.routing.counts_tokens or replica.tokens_at(blocks["end"].max()) == 0
+        assert not deployment.routing.counts_tokens or replica.tokens_at(int(blocks["end"].max())) == 0
     assert (blocks["end"] > blocks["start"]).all()
     for number in np.unique(blocks["replica"]):
         own = blocks["replica"] == number
