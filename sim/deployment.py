@@ -19,9 +19,10 @@ from sim.model import Model
 from sim.parallel import Serving, unit_maker
 from sim.request import Requests
 from sim.serving.kv import KvLayout
-from sim.serving.paths import Paths, RoundRule
+from sim.serving.paths import Paths
 from sim.serving.prefix import BlockIds
 from sim.serving.replicas import Unit
+from sim.serving.rounds import RoundRule
 from sim.serving.setup import RankSetup
 from sim.speculation.length import Chooser, Outlook
 from sim.speculation.request_length import RequestLength

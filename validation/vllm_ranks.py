@@ -35,9 +35,10 @@ from sim.serving.fleet import ReplicaFleet
 from sim.serving.group import RankGroup
 from sim.serving.kv import KvLayout
 from sim.serving.lockstep import LockstepRounds
-from sim.serving.paths import Paths, RoundRule
+from sim.serving.paths import Paths
 from sim.serving.prefix import BlockIds
 from sim.serving.rank import Rank
+from sim.serving.rounds import RoundRule
 from sim.serving.router import RoundRobin
 from sim.serving.setup import RankSetup
 from sim.serving.ticks import seconds

@@ -26,9 +26,10 @@ from sim.serving.chunked import ChunkedPrefill
 from sim.serving.clock import Clock
 from sim.serving.fleet import ReplicaFleet
 from sim.serving.kv import KvLayout
-from sim.serving.paths import Paths, RoundRule
+from sim.serving.paths import Paths
 from sim.serving.prefix import BlockIds
 from sim.serving.rank import Rank
+from sim.serving.rounds import RoundRule
 from sim.serving.router import RoundRobin
 from sim.serving.setup import RankSetup
 from sim.serving.ticks import seconds

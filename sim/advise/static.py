@@ -12,7 +12,8 @@ from sim.cost.shape import StepShape
 from sim.cost.step import StepCost
 from sim.request import Requests
 from sim.run import cost_at, step_cost
-from sim.serving.paths import Paths, RoundRule
+from sim.serving.paths import Paths
+from sim.serving.rounds import RoundRule
 from sim.speculation.length import Fixed
 from sim.speculation.ngram import NGram
 from sim.speculation.speculation import Speculation

@@ -13,9 +13,10 @@ from sim.request import Requests
 from sim.serving.chunked import ChunkedPrefill
 from sim.serving.fleet import ReplicaFleet
 from sim.serving.kv import KvLayout
-from sim.serving.paths import Paths, RoundRule
+from sim.serving.paths import Paths
 from sim.serving.prefix import BlockIds
 from sim.serving.rank import Rank
+from sim.serving.rounds import RoundRule
 from sim.serving.router import LeastRequests, RoundRobin
 from sim.serving.scheduler import Scheduler
 from sim.serving.setup import RankSetup
