@@ -13,7 +13,7 @@ from sim.attention import Attention
 from sim.cost.efficiency import DecodeEfficiency, PrefillEfficiency
 from sim.cost.latent import LatentCore, LatentEfficiency
 from sim.cost.shape import Count, Seconds, StepShape
-from sim.cost.work import ACTIVATION_BYTES, Amount, AttentionCore, Peaks, Work
+from sim.cost.work import ACTIVATION_BYTES, Amount, AttentionCore, Peaks, Work, at_least
 
 _DELTA_BLOCK_TOKENS = 64
 """Tokens per block of the block-parallel gated delta rule in prefill (flash-linear-attention's chunk size)."""
@@ -119,7 +119,7 @@ class RankAttention:
     def prefill_core(self, shape: StepShape) -> AttentionCore:
         """The prefill chunks of `shape`, as long as their mean; not for linear attention."""
         a = self.attention
-        tokens = (np.asarray(shape.prefill_history_tokens) + shape.prefill_tokens) / np.maximum(shape.chunks, 1)
+        tokens = (shape.prefill_history_tokens + shape.prefill_tokens) / at_least(shape.chunks, 1)
         if a.window_tokens or a.kind == "sparse":
             tokens = np.minimum(tokens, a.window_tokens or a.top_k_tokens)
         width = (a.head_dim + a.value_width) / 2
@@ -133,7 +133,7 @@ class RankAttention:
         if a.kind == "linear":
             inside = 2 * tokens * _DELTA_BLOCK_TOKENS * self.heads * (a.head_dim + a.value_width)
             return self._linear_work(tokens, 2 * np.asarray(shape.chunks)) + Work(flops=inside)
-        pairs = np.asarray(shape.prefill_pairs, dtype=np.float64)
+        pairs = shape.prefill_pairs * 1.0
         kv_read = shape.chunks * self._reach(history, shape.chunks) + tokens
         if a.window_tokens:
             # Aligned chunks are on average half full.
@@ -155,8 +155,8 @@ class RankAttention:
 
     def _reach(self, tokens: Amount, sequences: Amount) -> Amount:
         """Mean cached tokens per sequence, cut at the window."""
-        mean: Amount = np.asarray(tokens, dtype=np.float64) / np.maximum(sequences, 1)
-        return np.minimum(mean, self.attention.window_tokens or np.inf)
+        mean: Amount = tokens / at_least(sequences, 1)
+        return np.minimum(mean, self.attention.window_tokens) if self.attention.window_tokens else mean
 
     def _pairs_work(self, pairs: Amount, tokens: Amount) -> Work:
         """Two products per query-key pair and head; queries in and outputs out."""

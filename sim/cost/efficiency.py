@@ -212,7 +212,7 @@ class PrefillEfficiency(Efficiency):
         compute_s, memory_s = self._parts(core.work, peaks)
         chain_s = self.token_s * core.tokens * ((core.width + self.softmax_width) / _USUAL_WIDTH)
         busy_s = pnorm(compute_s * (1.0 + self.softmax_width / core.width), chain_s, self.exponent)
-        seconds: Seconds = np.greater(core.blocks, 0) * (self.fixed_s + self.pair_s * core.blocks + memory_s + busy_s)
+        seconds: Seconds = (core.blocks > 0) * (self.fixed_s + self.pair_s * core.blocks + memory_s + busy_s)
         return seconds
 
 

@@ -128,7 +128,7 @@ class ForwardCost:
 
     def prefill_attention_s(self, shape: StepShape) -> Seconds:
         """Seconds of attention over the prefill chunks."""
-        peaks, total = self.peaks("bf16"), 0.0 * np.asarray(shape.prefill_tokens)
+        peaks, total = self.peaks("bf16"), 0.0 * shape.prefill_tokens
         for run in self.model.layers:
             rank = self._attention(run)
             layer_s = rank.prefill(shape, self.constants.attention_prefill, peaks)

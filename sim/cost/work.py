@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,10 +126,20 @@ class AttentionCore:
     width: Amount
 
 
+def at_least(amount: Amount, least: int) -> Amount:
+    """The larger of both, elementwise."""
+    return max(amount, least) if isinstance(amount, int) else np.maximum(amount, least)
+
+
 def pnorm(a: Amount, b: Amount, exponent: float) -> Amount:
     """(a^p + b^p)^(1/p) of non-negative `a` and `b`: their maximum for p = inf, never below it, their sum for p = 1."""
+    if isinstance(a, float) and isinstance(b, float):  # numpy takes ten times as long for single numbers
+        smaller, larger = min(a, b), max(a, b)
+        if not larger or math.isinf(exponent):
+            return larger
+        return larger * (1.0 + (smaller / larger) ** exponent) ** (1.0 / exponent)
     larger = np.maximum(a, b)
-    if np.isinf(exponent):
+    if math.isinf(exponent):
         return larger
     ratio = np.minimum(a, b) / np.where(larger > 0, larger, 1.0)
     return larger * (1.0 + ratio**exponent) ** (1.0 / exponent)
