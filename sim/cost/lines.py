@@ -58,7 +58,7 @@ class Lines:
         """
         knots = np.concatenate(([0], bounds))
         values = np.broadcast_to(np.asarray(seconds(knots), dtype=np.float64), knots.shape) * TICKS_PER_S
-        kept = np.array([*_straight(knots, values, 0, len(knots) - 1), len(knots) - 1])
+        kept = np.array([*_straight(knots.tolist(), values.tolist(), 0, len(knots) - 1), len(knots) - 1])
         knots, values = knots[kept], values[kept]
         slope = np.rint(np.diff(values) / np.diff(knots)).astype(np.int64)
         intercept = np.rint(values[:-1]).astype(np.int64) - slope * knots[:-1]
@@ -76,14 +76,12 @@ class Lines:
         return result
 
 
-def _straight(knots: NDArray[np.int64], values: NDArray[np.float64], first: int, last: int) -> list[int]:
+def _straight(knots: list[int], values: list[float], first: int, last: int) -> list[int]:
     """Knots at which pieces start that are straight to within the tolerance, halved until they are."""
-    if last - first < 2:
-        return [first]
-    inside = slice(first + 1, last)
-    share = (knots[inside] - knots[first]) / (knots[last] - knots[first])
-    chord = values[first] + share * (values[last] - values[first])
-    if np.all(np.abs(chord - values[inside]) <= _TOLERANCE * values[inside]):
-        return [first]
-    middle = (first + last) // 2
-    return _straight(knots, values, first, middle) + _straight(knots, values, middle, last)
+    start, low = knots[first], values[first]
+    span, rise = knots[last] - start, values[last] - low
+    for knot, value in zip(knots[first + 1 : last], values[first + 1 : last], strict=True):
+        if not abs(low + (knot - start) / span * rise - value) <= _TOLERANCE * value:
+            middle = (first + last) // 2
+            return _straight(knots, values, first, middle) + _straight(knots, values, middle, last)
+    return [first]

@@ -6,8 +6,9 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from sim.serving.admission import Room, admit
 from sim.serving.batch import Batch
-from sim.serving.scheduler import Room, Scheduler
+from sim.serving.scheduler import Scheduler
 from sim.serving.sequence import Chunk, Sequence
 
 
@@ -32,7 +33,7 @@ class ChunkedPrefill(Scheduler):
         if room.partial is not None:
             chunks.append(Chunk(room.partial, min(budget, room.partial.unfilled_tokens)))
             budget -= chunks[0].tokens
-        return self.admit(waiting, room, chunks, budget, whole=self.whole_prompt_must_fit)
+        return admit(waiting, room, chunks, budget, self.max_seqs, whole=self.whole_prompt_must_fit)
 
 
 @dataclass(kw_only=True, slots=True)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
+from sim.serving.admission import Room, admit
 from sim.serving.batch import Batch
-from sim.serving.scheduler import Room, Scheduler
+from sim.serving.scheduler import Scheduler
 from sim.serving.sequence import Chunk, Sequence
 
 
@@ -34,7 +35,7 @@ class PrefillFirst(Scheduler):
         if room.partial is not None:
             chunks.append(Chunk(room.partial, min(budget, room.partial.unfilled_tokens)))
             budget -= chunks[0].tokens
-        return self.admit(waiting, room, chunks, budget, whole=True)
+        return admit(waiting, room, chunks, budget, self.max_seqs, whole=True)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -59,9 +60,9 @@ class SglangPrefillFirst(PrefillFirst):
 
     def chunks(self, waiting: Iterable[Sequence], room: Room) -> list[Chunk]:
         """As PrefillFirst, in what the growth of the running sequences leaves free."""
-        kept = int(self.growth * room.future_blocks)
-        smaller = replace(room, free_blocks=max(0, room.free_blocks - kept))
-        return PrefillFirst.chunks(self, waiting, smaller if room.decoding else room)
+        if room.decoding:
+            room.free_blocks = max(0, room.free_blocks - int(self.growth * room.future_blocks))
+        return PrefillFirst.chunks(self, waiting, room)
 
     def victim(self, batch: Batch) -> Sequence:
         """Fewest tokens out, then longest prompt, then last admitted."""
@@ -98,7 +99,7 @@ class IterationLevel(Scheduler):
         if room.partial is not None:
             chunks.append(Chunk(room.partial, min(budget, room.partial.unfilled_tokens)))
             budget -= chunks[0].tokens
-        admitted = self.admit(waiting, room, chunks, budget, whole=True)
+        admitted = admit(waiting, room, chunks, budget, self.max_seqs, whole=True)
         last = admitted[-1] if admitted else None
         cut = last is not None and last.tokens + last.hit_tokens < last.sequence.prefill_tokens
         if cut and last is not None and last.sequence is not room.partial and (len(admitted) > 1 or room.decoding):

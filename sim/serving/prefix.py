@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import OrderedDict
+from itertools import takewhile
 
 from sim.request import Requests
 from sim.serving.sequence import Sequence
@@ -124,7 +125,7 @@ class SharedContent(Content):
 
     def in_use(self, sequence: Sequence, hits: int) -> int:
         """Those with references."""
-        return sum(block in self._used for block in self._ids.of(sequence.request, hits))
+        return sum(map(self._used.__contains__, self._ids.of(sequence.request, hits)))
 
     def take(self, sequence: Sequence, hits: int) -> None:
         """One reference more to each."""
@@ -140,26 +141,33 @@ class SharedContent(Content):
 
     def fill(self, sequence: Sequence, blocks: int) -> None:
         """Up to the first id in use already: two blocks of one content stay two."""
-        for block in self._ids.of(sequence.request, blocks)[len(sequence.blocks) :]:
-            if block in self._used:
-                return
-            self._free.pop(block, None)
-            self._used[block] = 1
-            sequence.blocks.append(block)
-            self.blocks = len(self._free)
+        new, used, free = self._ids.of(sequence.request, blocks)[len(sequence.blocks) :], self._used, self._free
+        fresh = dict.fromkeys(new, 1)
+        if not used.keys().isdisjoint(fresh):
+            fresh = dict.fromkeys(takewhile(lambda block: block not in used, new), 1)
+        used.update(fresh)
+        sequence.blocks += fresh
+        if not free.keys().isdisjoint(fresh):
+            for block in fresh:
+                free.pop(block, None)
+            self.blocks = len(free)
 
     def free(self, sequence: Sequence, blocks: int) -> None:
         """Its last first."""
         self.fill(sequence, blocks)
-        for block in reversed(sequence.blocks):
-            references = self._used[block]
-            if references > 1:
-                self._used[block] = references - 1
-                self.shared -= 1
-            else:
-                del self._used[block]
-                self._free[block] = None
-        sequence.blocks = []
+        held, sequence.blocks = sequence.blocks[::-1], []
+        used, last = self._used, held
+        if self.shared:
+            last = []
+            for block in held:
+                if used[block] > 1:
+                    used[block] -= 1
+                    self.shared -= 1
+                else:
+                    last.append(block)
+        for block in last:
+            del used[block]
+        self._free.update(dict.fromkeys(last))
         self.blocks = len(self._free)
 
     def keep(self, free_blocks: int) -> None:

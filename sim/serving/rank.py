@@ -10,11 +10,11 @@ from collections import deque
 from collections.abc import Iterable
 
 from sim.metrics.record import Recorder
+from sim.serving.admission import Room
 from sim.serving.batch import Batch
 from sim.serving.block import Block
 from sim.serving.paths import Paths
 from sim.serving.pool import Pool
-from sim.serving.scheduler import Room
 from sim.serving.sequence import Chunk, Sequence
 from sim.serving.setup import RankSetup
 from sim.serving.verification import Verification

@@ -58,7 +58,7 @@ class Rounds:
 
     Attributes:
         sums: cached tokens before every round, summed up from the first on; one entry more than there are rounds.
-        blocks: KV blocks that each round needs, drafts and lookahead included.
+        blocks: KV blocks that each round needs, drafts and lookahead included; never fewer than the one before.
         accepted: draft tokens accepted (not cut at the output's end, as engines count them), summed up like `sums`.
         drafted: draft tokens verified, summed up like `sums`.
         at_least: row j - 1 says (1 or 0) which rounds verify j drafts or more; None unless rounds are ragged.
@@ -97,7 +97,8 @@ class Draw:
             cached = np.arange(int(slots.sum()))
             cached += np.repeat(prompt + emitted - 1 - (ends - slots), slots)
             none = np.broadcast_to(np.int64(0), len(cached) + 1)
-            return [0, *ends.tolist()], self._rounds(cached, none[1:], none, none)
+            bounds = [0, *ends.tolist()]
+            return bounds, self._rounds(cached, none[1:], none, none, bounds)
         stride = left + np.where(left > 0, max(1, rule.trailing_rounds), 0)
         starts = np.cumsum(stride) - stride
         accepted, offered = self._positions(ids, emitted, stride, drafts)
@@ -105,7 +106,7 @@ class Draw:
         bounds = [0, *np.searchsorted(visited, starts + stride).tolist()]
         cached = visited + np.repeat(prompt + emitted - 1 - starts, np.diff(bounds))
         counts = offered[visited]
-        return bounds, self._rounds(cached, counts, _summed(accepted[visited]), _summed(counts))
+        return bounds, self._rounds(cached, counts, _summed(accepted[visited]), _summed(counts), bounds)
 
     def _positions(self, ids: Counts, emitted: Counts, stride: Counts, drafts: int) -> tuple[Counts, Counts]:
         """Drafts accepted and drafts offered at `stride` positions of each request."""
@@ -132,8 +133,11 @@ class Draw:
             at += len(rows)
         return accepted, offered
 
-    def _rounds(self, cached: Counts, offered: Counts, accepted: Counts, drafted: Counts) -> Rounds:
-        """From what is cached before every round, the drafts it verifies, and the two sums."""
+    def _rounds(self, cached: Counts, offered: Counts, accepted: Counts, drafted: Counts, bounds: list[int]) -> Rounds:
+        """From what is cached before every round, the drafts it verifies, and the two sums.
+
+        A sequence keeps the blocks of a round that was wider than those after it, as engines do: none shrinks.
+        """
         rule = self.rule
         if not rule.ragged:
             width: int | Counts = rule.width(int(offered[0])) if len(offered) else 1
@@ -144,6 +148,9 @@ class Draw:
             at_least = (offered >= np.arange(1, longest + 1)[:, None]).astype(np.int64)
         blocks = cached + (width + rule.lookahead_tokens + self.block_tokens - 1)
         blocks //= self.block_tokens
+        if rule.ragged and len(blocks):
+            apart = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds)) * (blocks.max() + 1)
+            blocks = np.maximum.accumulate(blocks + apart) - apart
         return Rounds(_summed(cached), blocks, accepted, drafted, at_least)
 
 

@@ -11,37 +11,9 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from sim.serving.admission import Room
 from sim.serving.batch import Batch
-from sim.serving.pool import Pool
 from sim.serving.sequence import Chunk, Sequence
-
-
-@dataclass(slots=True)
-class Room:
-    """What a step has left for prefill once the decoding sequences are served.
-
-    Attributes:
-        decoding: sequences that decode in this step.
-        decode_tokens: their query tokens.
-        partial: the sequence whose prefill is under way, or None.
-        free_blocks: KV blocks that neither they nor the partial hold.
-        pool: the KV pool.
-        decoded: a decode step has run since the rank was last empty.
-        batch: the decoding sequences.
-    """
-
-    decoding: int
-    decode_tokens: int
-    partial: Sequence | None
-    free_blocks: int
-    pool: Pool
-    decoded: bool
-    batch: Batch
-
-    @property
-    def future_blocks(self) -> int:
-        """KV blocks that the running sequences will need in their last rounds and do not hold yet."""
-        return self.batch.most_blocks - self.batch.blocks
 
 
 @dataclass(kw_only=True, slots=True)
@@ -94,32 +66,3 @@ class Scheduler(ABC):
         Whoever stands behind another could not: the plan in force already left the other waiting.
         """
         return waiting[0] is sequence and decoding < self.max_seqs
-
-    def admit(
-        self, waiting: Iterable[Sequence], room: Room, chunks: list[Chunk], budget: int, *, whole: bool = False
-    ) -> list[Chunk]:
-        """Add prompts from the head of the queue to `chunks` until budget, sequences or KV blocks run out.
-
-        Args:
-            waiting: the queue.
-            room: of the step, before `chunks`.
-            chunks: what the step prefills already, the partial sequence's.
-            budget: query tokens left.
-            whole: a prompt is admitted only when all of it fits into the free blocks, not just its first chunk.
-        """
-        running, free = room.decoding + len(chunks), room.free_blocks
-        kv = room.pool.kv
-        for sequence, tokens, _ in chunks:
-            free -= kv.blocks_for(sequence.prefilled + tokens) - kv.blocks_for(sequence.prefilled)
-        for sequence in waiting:
-            if budget <= 0 or running >= self.max_seqs:
-                break
-            hit_tokens = room.pool.hit_tokens(sequence)
-            rest = sequence.prefill_tokens - hit_tokens
-            tokens = min(budget, rest)
-            blocks = room.pool.new_blocks(sequence, hit_tokens, tokens)
-            if (room.pool.new_blocks(sequence, hit_tokens, rest) if whole else blocks) > free:
-                break
-            chunks.append(Chunk(sequence, tokens, hit_tokens))
-            budget, free, running = budget - tokens, free - blocks, running + 1
-        return chunks

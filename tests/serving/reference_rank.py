@@ -26,6 +26,7 @@ class Seq:
     state: object = None  # of its own draft length
     gone: bool = False  # finished, but planned for one more step
     kept: int = 0  # the draft length of that step
+    most: int = 0  # blocks that a round needed so far; they stay its own until it is preempted
     ids: list = field(default_factory=list)  # blocks it holds by content
 
     @property
@@ -107,7 +108,8 @@ class ReferenceRank(ReferencePool):
     def need(self, seq):
         """Blocks of a running sequence after the coming step."""
         if seq.decoding:
-            return self.blocks(seq.cached + self.width(seq))
+            blocks = self.blocks(seq.cached + self.width(seq))
+            return max(blocks, seq.most) if self.ragged else blocks
         return self.blocks(seq.done + min(self.leftover(), seq.target - seq.done))
 
     def leftover(self):
@@ -143,6 +145,8 @@ class ReferenceRank(ReferencePool):
         self.end = now + self.price(decoders, chunks)
         self.log["steps"] += 1
         self.plan = (decoders, chunks, now)
+        for seq in decoders:
+            seq.most = self.need(seq)
 
     def planned(self, preempted, chunks):
         """For ranks that do more then."""
@@ -162,7 +166,7 @@ class ReferenceRank(ReferencePool):
                 self.running.pop()
                 continue
             self.let_go(seq, seq.cached)
-            seq.target, seq.done, seq.state = seq.prompt + seq.emitted, 0, None
+            seq.target, seq.done, seq.state, seq.most = seq.prompt + seq.emitted, 0, None, 0
             self.waiting.insert(0, seq)
             self.log["preemptions"][seq.request] += 1
         return preempted
