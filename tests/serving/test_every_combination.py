@@ -33,14 +33,14 @@ SPECULATION = {
     "finds nothing now and then": {"drafts": 4, "offers": matches},
     **{name: {"length": length} for name, length in LENGTHS.items()},
 }
-TIGHT = KvLayout(blocks=42, block_tokens=16, lookahead_tokens=3)
+TIGHT = KvLayout(blocks=64, block_tokens=4, lookahead_tokens=3)
 
 
 def requests():
     """A burst of long and short ones on a pool that holds one of the longest, prompts shared in part."""
-    made = with_prefixes(stream(13, 120.0, prompt=150, output=90), prompts=4)
-    made.prompt_tokens[:] = np.minimum(made.prompt_tokens, 320)
-    made.output_tokens[:] = np.minimum(made.output_tokens, 240)
+    made = with_prefixes(stream(16, 200.0, prompt=90, output=40), prompts=4)
+    made.prompt_tokens[:] = np.minimum(made.prompt_tokens, 160)
+    made.output_tokens[:] = np.minimum(made.output_tokens, 70)
     made = replace(made, priority=np.arange(len(made)) % 3)
     return impatient(chained(made, share=0.3), share=0.2, mean_s=0.4)
 
