@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from sim.request import SENT_AT_ARRIVAL, Requests
-from sim.serving.clock import ARRIVAL, PLAN, SEND, Environment, Event, Process, Timetable, at
+from sim.serving.clock import ARRIVAL, PLAN, SEND, Environment, Event, Process, Timetable, at, tick
 from sim.serving.ticks import ticks_array
 
 
@@ -120,7 +120,7 @@ class ClosedLoop(Clients):
         self._sent = min(self._concurrency, self._requests)
         for request in range(self._sent):
             self._door.send(request)
-        yield at(self._env, int(self._env.now), PLAN)
+        yield at(self._env, tick(self._env), PLAN)
 
     def ended(self, requests: Iterable[int], now: int) -> None:
         """As many are sent once everything that ends now has ended."""

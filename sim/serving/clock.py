@@ -10,7 +10,7 @@ order of their number.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from heapq import heappush
+from heapq import heappop, heappush
 
 import simpy
 from simpy.events import Event, EventPriority
@@ -33,6 +33,7 @@ __all__ = [
     "Process",
     "Timetable",
     "at",
+    "tick",
 ]
 
 FAILURE, CANCEL, ARRIVAL, RETURN, RECEIVED, STEP_END, HAND_OVER, SEND, PLAN, LINK, ANNOUNCE = map(
@@ -54,14 +55,30 @@ class Clock(Environment):
         """Events scheduled so far."""
         return int(next(self._eid))
 
+    def run_out(self) -> None:
+        """`run()`, which looks for more than one way to end: until no event is left, or one fails."""
+        queue = self._queue
+        while queue:
+            self._now, _, _, event = heappop(queue)
+            callbacks, event.callbacks = event.callbacks, None  # type: ignore[assignment]
+            for callback in callbacks:
+                callback(event)
+            if not event._ok and not hasattr(event, "_defused"):
+                raise event._value
+
+
+def tick(env: Environment) -> int:
+    """The tick it is."""
+    return env._now  # type: ignore[return-value]
+
 
 def at(env: Environment, time: int, priority: EventPriority) -> Event:
     """An event that happens at tick `time`, among those of the same tick in order of `priority`.
 
     As `Environment.schedule` does, but for an instant where that takes a delay.
     """
-    event = Event(env)
-    event._ok, event._value = True, None
+    event = Event.__new__(Event)
+    event.env, event.callbacks, event._ok, event._value = env, [], True, None
     heappush(env._queue, (time, priority, next(env._eid), event))
     return event
 
@@ -91,5 +108,5 @@ class Timetable:
         event.callbacks.append(self._ring)
 
     def _ring(self, _: Event) -> None:
-        for request in sorted(self._due.pop(int(self._env.now))):
+        for request in sorted(self._due.pop(tick(self._env))):
             self._happen(request)

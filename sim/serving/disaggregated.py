@@ -8,7 +8,7 @@ from typing import cast
 
 from sim.metrics.record import NOT_YET, Recorder, Transfers
 from sim.request import Requests
-from sim.serving.clock import ANNOUNCE, HAND_OVER, LINK, RECEIVED, Environment, Timetable
+from sim.serving.clock import ANNOUNCE, HAND_OVER, LINK, RECEIVED, Environment, Timetable, tick
 from sim.serving.decode_rank import DecodeRank
 from sim.serving.failures import Failures, Outage
 from sim.serving.fleet import ReplicaFleet, Spare
@@ -126,7 +126,7 @@ class DisaggregatedFleet(ReplicaFleet):
     def _connect(self, number: int, rank: Unit) -> None:
         """The rank tells the fleet what it must know."""
         if isinstance(rank, DecodeRank):
-            rank.set_aside = lambda request: self._transfers.add(int(self._env.now), request)
+            rank.set_aside = lambda request: self._transfers.add(tick(self._env), request)
         elif isinstance(rank, PrefillRank) and self._transfer.overlaps:
             rank.announce = partial(self._announce, number)
 
@@ -157,7 +157,7 @@ class DisaggregatedFleet(ReplicaFleet):
         """The prefill of `sequence` will be over at tick `end`."""
         if sequence.output_tokens < self._output[sequence.request]:
             self._take_off(number, sequence, sequence.output_tokens, end)
-            self._announcements.add(int(self._env.now), sequence.request)
+            self._announcements.add(tick(self._env), sequence.request)
 
     def _take_off(self, number: int, sequence: Sequence, emitted: int, computed: int) -> None:
         request = sequence.request
@@ -167,7 +167,7 @@ class DisaggregatedFleet(ReplicaFleet):
 
     def _prefilled(self, number: int, sequence: Sequence) -> None:
         """The prefill of `sequence` ended now."""
-        request, recorder, now = sequence.request, self._recorder, int(self._env.now)
+        request, recorder, now = sequence.request, self._recorder, tick(self._env)
         if recorder.cancelled[request] != NOT_YET:
             # Its client gave up while its layers were sent already.
             recorder.wasted[request] += sequence.emitted
@@ -190,7 +190,7 @@ class DisaggregatedFleet(ReplicaFleet):
         if not up:
             self._grounded.append(request)
             return
-        arrival = Arrival(self._handed, flight.sequence, self._recorder.retries[request], int(self._env.now) + 1)
+        arrival = Arrival(self._handed, flight.sequence, self._recorder.retries[request], tick(self._env) + 1)
         number = up[self._decode_router.choose(arrival, self._decode_pool)]
         self._handed += 1
         flight.receiver = number
@@ -201,7 +201,7 @@ class DisaggregatedFleet(ReplicaFleet):
 
     def _begin(self, request: int) -> None:
         """The blocks of `request` are set aside: its KV is sent."""
-        flight, now = self._flights[request], int(self._env.now)
+        flight, now = self._flights[request], tick(self._env)
         assert flight.receiver is not None
         ends, tokens = (flight.sender, flight.receiver), flight.sequence.prefill_tokens - 1
         start, there = self._links.send(self._transfer, ends, tokens, now, flight.computed)
@@ -211,7 +211,7 @@ class DisaggregatedFleet(ReplicaFleet):
 
     def _received(self, request: int) -> None:
         """The KV of `request` is there, unless that flight came to nothing."""
-        flight, now = self._flights.get(request), int(self._env.now)
+        flight, now = self._flights.get(request), tick(self._env)
         if flight is None or flight.there != now:
             return
         assert flight.receiver is not None
@@ -246,7 +246,7 @@ class DisaggregatedFleet(ReplicaFleet):
         if flight is None:
             ReplicaFleet._cancel(self, request)
             return
-        self._recorder.cancelled[request] = int(self._env.now)
+        self._recorder.cancelled[request] = tick(self._env)
         self._recorder.replica[request] = flight.sender if flight.receiver is None else flight.receiver
         if flight.there is None:
             self._abandon(flight)
@@ -254,7 +254,7 @@ class DisaggregatedFleet(ReplicaFleet):
 
     def _die(self, number: int, failures: Failures, successor: Unit, outage: Outage) -> None:
         self._connect(number, successor)
-        now, lost = int(self._env.now), []
+        now, lost = tick(self._env), []
         for request, flight in sorted(self._flights.items()):
             if number not in {flight.sender, flight.receiver}:
                 continue
@@ -281,4 +281,4 @@ class DisaggregatedFleet(ReplicaFleet):
         if number >= self._prefills:
             grounded, self._grounded = self._grounded, []
             for request in grounded:
-                self._hand_overs.add(int(self._env.now), request)
+                self._hand_overs.add(tick(self._env), request)

@@ -9,7 +9,7 @@ from threading import current_thread, main_thread
 from types import FrameType
 
 from sim.metrics.record import Recorder
-from sim.serving.clock import FAILURE, Clock, Event, at
+from sim.serving.clock import FAILURE, Clock, Event, at, tick
 from sim.serving.fleet import ReplicaFleet
 from sim.serving.rank import Rank
 
@@ -28,7 +28,7 @@ def run_to_end(env: Clock, fleet: ReplicaFleet, recorder: Recorder) -> bool:
     """
     try:
         with _interrupted_between_events(env):
-            env.run()
+            env.run_out()
     except KeyboardInterrupt:
         recorder.drop_steps_without_block()
         return False
@@ -73,7 +73,7 @@ def _interrupted_between_events(env: Clock) -> Iterator[None]:
 
     def interrupt(_: int, __: FrameType | None) -> None:
         signal.signal(signal.SIGINT, before)
-        event = at(env, int(env.now), FAILURE)
+        event = at(env, tick(env), FAILURE)
         assert event.callbacks is not None
         event.callbacks.append(_raise)
 

@@ -11,7 +11,7 @@ from sim.draws import Keys, derive, key, uniform
 from sim.metrics.record import NOT_YET, Recorder
 from sim.request import Requests
 from sim.serving.clients import clients_of, patience
-from sim.serving.clock import CANCEL, FAILURE, RETURN, Environment, Process, Timetable, at
+from sim.serving.clock import CANCEL, FAILURE, RETURN, Environment, Process, Timetable, at, tick
 from sim.serving.failures import Failures, Outage
 from sim.serving.replicas import AnyReplica, Unit, replica_of
 from sim.serving.router import Arrival, Router
@@ -111,11 +111,11 @@ class ReplicaFleet:
 
     def send(self, request: int) -> None:
         """`request` arrives now: for the first time, or again."""
-        self._send(request, int(self._env.now))
+        self._send(request, tick(self._env))
 
     def send_freed(self, request: int) -> None:
         """`request` arrives now, and the steps that end now have ended."""
-        self._send(request, int(self._env.now) + 1)
+        self._send(request, tick(self._env) + 1)
 
     def finished(self, number: int, requests: list[int]) -> None:
         """`requests` of replica `number` finished now."""
@@ -149,7 +149,7 @@ class ReplicaFleet:
         if self._priority is not None:
             sequence.priority = self._priority[request]
         if recorder.arrival[request] == NOT_YET:
-            now = int(self._env.now)
+            now = tick(self._env)
             recorder.arrival[request] = now
             if self._patience is not None and self._patience[request]:
                 self._cancels.add(now + self._patience[request], request)
@@ -178,14 +178,14 @@ class ReplicaFleet:
         self._left -= len(requests)
         for request in requests:
             self._places.pop(request, None)
-        self._clients.ended(requests, int(self._env.now))
+        self._clients.ended(requests, tick(self._env))
 
     def _cancel(self, request: int) -> None:
         """The client of `request` gives up now, unless it has ended."""
         recorder = self._recorder
         if recorder.finish[request] != NOT_YET or recorder.lost[request] != NOT_YET:
             return
-        recorder.cancelled[request] = int(self._env.now)
+        recorder.cancelled[request] = tick(self._env)
         if request in self._places:
             number, sequence = self._places[request]
             recorder.replica[request] = number
@@ -219,7 +219,7 @@ class ReplicaFleet:
 
     def _give_back(self, sequence: Sequence, failures: Failures) -> None:
         """`sequence` was in a replica that dies now: it is sent again, or lost."""
-        recorder, request, now = self._recorder, sequence.request, int(self._env.now)
+        recorder, request, now = self._recorder, sequence.request, tick(self._env)
         if recorder.cancelled[request] != NOT_YET:
             recorder.wasted[request] += sequence.emitted
             return
@@ -241,4 +241,4 @@ class ReplicaFleet:
         self._up = sorted([*self._up, number])
         stranded, self._stranded = self._stranded, []
         for request in stranded:
-            self._returns.add(int(self._env.now), request)
+            self._returns.add(tick(self._env), request)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sim.metrics.record import NOT_YET, Recorder
-from sim.serving.clock import STEP_END, Environment, Event, at
+from sim.serving.clock import STEP_END, Environment, Event, at, tick
 from sim.serving.group import GroupBlock, RankGroup
 from sim.serving.removal import remove
 from sim.serving.replica import Home, Replica
@@ -52,7 +52,7 @@ class GroupReplica(Replica[RankGroup, GroupBlock]):
         if self._block is not None:
             self._block = None
             self._move_alarm(Event(self._env))
-        held = self.rank.evacuated(int(self._env.now))
+        held = self.rank.evacuated(tick(self._env))
         self.rank, self.tokens, self._leaving = successor, 0, []
         return held
 
@@ -86,6 +86,6 @@ class GroupReplica(Replica[RankGroup, GroupBlock]):
         if block is None:
             return
         end = block.end
-        self.rank.stop(rank, block, int(self._env.now))
+        self.rank.stop(rank, block, tick(self._env))
         if block.end != end:
             self._move_alarm(at(self._env, block.end, STEP_END))

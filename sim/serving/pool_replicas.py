@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sim.serving.clock import STEP_END, at
+from sim.serving.clock import STEP_END, at, tick
 from sim.serving.decode_rank import DecodeRank
 from sim.serving.prefill_rank import PrefillRank
 from sim.serving.rank_replica import RankReplica
@@ -26,7 +26,7 @@ class DecodeReplica(RankReplica[DecodeRank]):
 
     def arrive(self, request: int) -> None:
         """The KV of `request` arrives now."""
-        now, block = int(self._env.now), self._block
+        now, block = tick(self._env), self._block
         end = block.end if block is not None else now
         self.rank.arrive(request, block, now)
         if block is None:

@@ -6,7 +6,7 @@ from typing import Generic, TypeVar
 
 from sim.metrics.record import NOT_YET
 from sim.serving.block import Block
-from sim.serving.clock import STEP_END, Event, at
+from sim.serving.clock import STEP_END, Event, at, tick
 from sim.serving.interruption import boundary, over, settle
 from sim.serving.rank import Rank
 from sim.serving.removal import evacuate, remove
@@ -35,7 +35,7 @@ class RankReplica(Replica[R, Block], Generic[R]):
 
     def die(self, successor: R) -> list[Sequence]:
         """As in Replica."""
-        now, block = int(self._env.now), self._block
+        now, block = tick(self._env), self._block
         if block is not None:
             settle(self.rank, block, now)
             self._block = None
@@ -86,7 +86,7 @@ class RankReplica(Replica[R, Block], Generic[R]):
         block = self._block
         if block is None or block.steps == 1:
             return
-        steps, end = boundary(self.rank, block, int(self._env.now))
+        steps, end = boundary(self.rank, block, tick(self._env))
         if steps < block.steps:
             block.steps, block.end = steps, end
             self._move_alarm(at(self._env, end, STEP_END))

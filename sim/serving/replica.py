@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from typing import Any, Generic, Protocol, TypeVar
 
 from sim.metrics.record import Recorder
-from sim.serving.clock import PLAN, STEP_END, Environment, Event, Process, at
+from sim.serving.clock import PLAN, STEP_END, Environment, Event, Process, at, tick
 from sim.serving.sequence import Sequence
 
 
@@ -81,7 +81,7 @@ class Replica(ABC, Generic[U, B]):
     def run(self, home: Home) -> Process:
         """The process."""
         while True:
-            block = self._block = self.rank.plan(int(self._env.now))
+            block = self._block = self.rank.plan(tick(self._env))
             if block is None:
                 self._alarm = Event(self._env)
                 yield self._alarm
@@ -99,11 +99,11 @@ class Replica(ABC, Generic[U, B]):
                 ended, self.rank.ended = self.rank.ended, []
                 home.finished(self._number, ended)
             if self._settle:
-                yield at(self._env, int(self._env.now), PLAN)
+                yield at(self._env, tick(self._env), PLAN)
 
     def receive(self, sequence: Sequence) -> None:
         """A request arrives now."""
-        now, block = int(self._env.now), self._block
+        now, block = tick(self._env), self._block
         end = block.end if block is not None else now
         if self._counts_tokens:
             self.tokens += sequence.prefill_tokens
@@ -141,7 +141,7 @@ class Replica(ABC, Generic[U, B]):
 
     def _wake(self) -> None:
         if not self._alarm.triggered:
-            self._move_alarm(at(self._env, int(self._env.now), PLAN))
+            self._move_alarm(at(self._env, tick(self._env), PLAN))
 
     def _move_alarm(self, alarm: Event) -> None:
         """The process waits for `alarm` instead; the old event comes to nothing."""
