@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sim.cost.forward import ForwardCost
 from sim.cost.host import Engine
 from sim.cost.lines import TICKS_PER_S, Lines, cell_bounds, ticks_table
-from sim.cost.shape import Seconds, StepShape
+from sim.cost.shape import Moments, Seconds, StepShape
 
 
 class ForwardTimes:
@@ -47,17 +47,9 @@ class ForwardTimes:
         self._tokens_with = cache(self._tabulate_tokens)
         self._attention_with = cache(self._tabulate_attention)
 
-    def mixed(
-        self,
-        sequences: int,
-        context_tokens: int,
-        chunks: int,
-        new_tokens: int,
-        history_tokens: int,
-        pairs: int,
-        rows: int,
-    ) -> int:
+    def mixed(self, sequences: int, context_tokens: int, moments: Moments, rows: int) -> int:
         """A pass over decoding sequences and prefill chunks that computes `rows` rows of logits."""
+        chunks, new_tokens, history_tokens, pairs, _ = moments
         gpu = (
             self._tokens_with(sequences)[new_tokens]
             + self._rows[rows]

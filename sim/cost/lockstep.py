@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.cost.lines import Lines
+from sim.cost.shape import Moments
 
-Moments = tuple[int, int, int, int, int]
 Contexts = NDArray[np.int64]
 
 
@@ -20,7 +20,7 @@ class RankLoad(NamedTuple):
         sequences: decoding sequences.
         drafts: the draft length in force.
         at_least: sequences that verify 1, 2, ... drafts or more, where they differ; empty: all verify `drafts`.
-        moments: chunks, new tokens, history tokens, pairs and completed prompts, as in `StepShape`.
+        moments: of its prefill.
     """
 
     sequences: int = 0

@@ -11,8 +11,7 @@ import numpy as np
 from sim.cost.forward import ForwardCost
 from sim.cost.host import Engine
 from sim.cost.lines import TICKS_PER_S, Lines, cell_bounds, ticks_table
-from sim.cost.lockstep import Moments
-from sim.cost.shape import StepShape
+from sim.cost.shape import Moments, StepShape
 
 
 class Together(NamedTuple):

@@ -7,9 +7,8 @@ import numpy as np
 from sim.cost.comm import Collectives
 from sim.cost.constants import exchange_over
 from sim.cost.lines import ticks_table
-from sim.cost.lockstep import Moments
 from sim.cost.lockstep_forward import LockstepForward
-from sim.cost.shape import StepShape
+from sim.cost.shape import Moments, StepShape
 from sim.cost.step import StepCost
 from sim.cost.work import ACTIVATION_BYTES
 from sim.hardware import Link

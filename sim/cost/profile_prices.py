@@ -15,9 +15,9 @@ import numpy as np
 
 from sim.cost.host import Engine
 from sim.cost.lines import TICKS_PER_S, Lines, cell_bounds, ticks_table
-from sim.cost.lockstep import Moments
 from sim.cost.profile import LayerProfile
 from sim.cost.profile_attention import Floats, segment
+from sim.cost.shape import Moments
 
 
 class Cells(Protocol):
@@ -87,24 +87,14 @@ class ProfilePrices:
         self.decode = cache(self._tabulate_decode)
         self._beside = cache(self._tabulate_beside)
 
-    def mixed(
-        self,
-        drafts: int,
-        sequences: int,
-        context_tokens: int,
-        chunks: int,
-        new_tokens: int,
-        history_tokens: int,
-        pairs: int,
-        completed: int,
-    ) -> int:
-        """One step with prefill, in ticks; arguments as in `StepShape`.
+    def mixed(self, drafts: int, sequences: int, context_tokens: int, moments: Moments) -> int:
+        """One step with prefill, in ticks.
 
         Chunks of different sizes count as equal ones with the same tokens and the same query-key pairs: as many as the
         tokens fill, and not a whole number of them.
         """
         _refuse_drafts(drafts)
-        moments = (chunks, new_tokens, history_tokens, pairs, completed)
+        chunks, new_tokens, _, _, completed = moments
         attention = self.prompt_ticks(sequences, context_tokens, moments)
         tokens = sequences + new_tokens
         kernels = self.token_ticks[tokens] + self.row_ticks[sequences + completed] + attention
@@ -115,20 +105,9 @@ class ProfilePrices:
         _refuse_drafts(len(at_least))
         return self.decode(sequences, 0).at(context_tokens)
 
-    def ragged_mixed(
-        self,
-        at_least: tuple[int, ...],
-        sequences: int,
-        context_tokens: int,
-        chunks: int,
-        new_tokens: int,
-        history_tokens: int,
-        pairs: int,
-        completed: int,
-    ) -> int:
+    def ragged_mixed(self, at_least: tuple[int, ...], sequences: int, context_tokens: int, moments: Moments) -> int:
         """`mixed`, under the same condition as `ragged`."""
-        moments = (sequences, context_tokens, chunks, new_tokens, history_tokens, pairs, completed)
-        return self.mixed(len(at_least), *moments)
+        return self.mixed(len(at_least), sequences, context_tokens, moments)
 
     def prompt_ticks(self, sequences: int, context_tokens: int, moments: Moments) -> float:
         """Ticks of attention in a step with prefill, the decoding sequences' included."""

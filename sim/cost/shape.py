@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 Count = int | float | NDArray[np.integer[Any]] | NDArray[np.floating[Any]]
 Seconds = float | NDArray[np.floating[Any]]
 
+Moments = tuple[int, int, int, int, int]
+"""The prefill of one step: chunks, new tokens, history tokens, query-key pairs and completed prompts (`StepShape`)."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepShape:

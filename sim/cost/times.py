@@ -15,7 +15,7 @@ from sim.cost.drafting import Drafting
 from sim.cost.forward_times import ForwardTimes
 from sim.cost.lines import Lines, cell_bounds, ticks_table
 from sim.cost.ragged_times import RaggedTimes
-from sim.cost.shape import StepShape
+from sim.cost.shape import Moments, StepShape
 from sim.cost.step import StepCost
 
 
@@ -38,20 +38,10 @@ class StepTimes:
         self._ragged = cache(lambda: RaggedTimes(cost_at(most_drafts), most_context_tokens))
         self.decode = cache(self._tabulate_decode)
 
-    def mixed(
-        self,
-        drafts: int,
-        sequences: int,
-        context_tokens: int,
-        chunks: int,
-        new_tokens: int,
-        history_tokens: int,
-        pairs: int,
-        completed: int,
-    ) -> int:
-        """One step with prefill, in ticks; arguments as in `StepShape`."""
-        times = self._uniform(drafts)
-        return times.mixed(sequences, context_tokens, chunks, new_tokens, history_tokens, pairs, completed)
+    def mixed(self, drafts: int, sequences: int, context_tokens: int, moments: Moments) -> int:
+        """One step with prefill, in ticks."""
+        times: UniformTimes = self._uniform(drafts)
+        return times.mixed(sequences, context_tokens, moments)
 
     def ragged(self, sequences: int, at_least: tuple[int, ...], context_tokens: int) -> int:
         """One step without prefill in which `at_least[j - 1]` sequences verify j drafts or more, in ticks.
@@ -60,22 +50,13 @@ class StepTimes:
         """
         return self._ragged().step(sequences, at_least, context_tokens)
 
-    def ragged_mixed(
-        self,
-        at_least: tuple[int, ...],
-        sequences: int,
-        context_tokens: int,
-        chunks: int,
-        new_tokens: int,
-        history_tokens: int,
-        pairs: int,
-        completed: int,
-    ) -> int:
+    def ragged_mixed(self, at_least: tuple[int, ...], sequences: int, context_tokens: int, moments: Moments) -> int:
         """`mixed` with sequences of different widths: the price at the next whole width below and above, weighted."""
         below, extra = divmod(sum(at_least), sequences) if sequences else (0, 0)
-        moments = (sequences, context_tokens, chunks, new_tokens, history_tokens, pairs, completed)
-        low = self.mixed(below, *moments)
-        return low + (self.mixed(below + 1, *moments) - low) * extra // sequences if extra else low
+        low = self.mixed(below, sequences, context_tokens, moments)
+        if not extra:
+            return low
+        return low + (self.mixed(below + 1, sequences, context_tokens, moments) - low) * extra // sequences
 
     def _at_length(self, drafts: int) -> UniformTimes:
         return UniformTimes(self._cost_at(drafts), *self._room)
@@ -88,7 +69,7 @@ class UniformTimes:
     """Steps in which every decoding sequence verifies the same number of drafts; arguments as for StepTimes."""
 
     def __init__(self, cost: StepCost, most_tokens: int, most_context_tokens: int) -> None:
-        self._cost = cost
+        self._cost, self._width = cost, cost.width
         self._bounds = cell_bounds(most_context_tokens)
         room = (cost.engine, cost.width, most_tokens, most_context_tokens)
         self._target = ForwardTimes(cost.target, *room)
@@ -111,22 +92,12 @@ class UniformTimes:
             ),
         )
 
-    def mixed(
-        self,
-        sequences: int,
-        context_tokens: int,
-        chunks: int,
-        new_tokens: int,
-        history_tokens: int,
-        pairs: int,
-        completed: int,
-    ) -> int:
-        """One step with prefill, in ticks; arguments as in `StepShape`."""
-        moments = (sequences, context_tokens, chunks, new_tokens, history_tokens, pairs)
-        rows = sequences * self._cost.width + completed
-        total = self._target.mixed(*moments, rows) + self._sampling[rows]
-        total += self._host[sequences + chunks] + self._draft_tokens[sequences]
-        return total if self._drafting is None else total + self._drafting.mixed(*moments, completed)
+    def mixed(self, sequences: int, context_tokens: int, moments: Moments) -> int:
+        """One step with prefill, in ticks."""
+        rows = sequences * self._width + moments[4]
+        total = self._target.mixed(sequences, context_tokens, moments, rows) + self._sampling[rows]
+        total += self._host[sequences + moments[0]] + self._draft_tokens[sequences]
+        return total if self._drafting is None else total + self._drafting.mixed(sequences, context_tokens, moments)
 
 
 class DraftTimes:
@@ -152,22 +123,15 @@ class DraftTimes:
             self._fusion = ticks_table(cost.fusion_s(np.arange(room + 1)))
         self._later = cache(self._tabulate_later)
 
-    def mixed(
-        self,
-        sequences: int,
-        context_tokens: int,
-        chunks: int,
-        new_tokens: int,
-        history_tokens: int,
-        pairs: int,
-        completed: int,
-    ) -> int:
+    def mixed(self, sequences: int, context_tokens: int, moments: Moments) -> int:
         """Ticks in one step with prefill."""
+        chunks, new_tokens, history_tokens, pairs, completed = moments
         proposing, drafting = sequences + completed, self._drafting
         total = self._host[proposing]
         if self._first is not None:
             rows, new = proposing * drafting.first_rows, new_tokens + completed * drafting.first_extra
-            total += self._first.mixed(sequences, context_tokens, chunks, new, history_tokens, pairs, rows)
+            longer = (chunks, new, history_tokens, pairs, completed)
+            total += self._first.mixed(sequences, context_tokens, longer, rows)
             total += self._fusion[sequences * (self._width + drafting.first_extra) + new]
         if drafting.passes and proposing:
             cached = context_tokens + sequences * self._width + new_tokens + history_tokens

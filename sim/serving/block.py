@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.cost.lines import Lines
+from sim.cost.shape import Moments
 from sim.serving.ledger import Ledger
 from sim.serving.sequence import Chunk
 from sim.serving.setup import Prices
@@ -21,7 +22,7 @@ class Block:
         decoding: sequences that decode in it.
         drafts: draft tokens that each of them verifies (the most, where they differ).
         chunks: what is prefilled.
-        moments: chunks, new tokens, history tokens, pairs and completed prompts, as in `StepShape`.
+        moments: of the prefill.
         waiting: requests left in the queue.
     """
 
@@ -35,7 +36,7 @@ class Block:
         decoding: int,
         drafts: int,
         chunks: list[Chunk],
-        moments: tuple[int, int, int, int, int],
+        moments: Moments,
         waiting: int,
     ) -> None:
         self.start, self.end, self.steps = start, end, steps

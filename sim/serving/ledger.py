@@ -30,7 +30,7 @@ class Ledger:
         self._ragged = bool(most_drafts)
         self._at_least = np.zeros((most_drafts, _ROOM_STEPS), dtype=np.int64)
         self._sums = np.zeros(_ROOM_STEPS, dtype=np.int64)
-        self._blocks = np.zeros(_ROOM_STEPS, dtype=np.int64)
+        self._blocks = np.zeros(_ROOM_STEPS, dtype=np.int32)
         self._sum, self._block = self._sums.data, self._blocks.data
 
     def join(self, step: int, path: Path) -> None:
@@ -118,7 +118,7 @@ class Ledger:
         room = max(_ROOM_STEPS, 2 * (len(self._sums) - past), 2 * steps)
         for name in ("_sums", "_blocks", "_at_least"):
             old = getattr(self, name)
-            row = np.zeros((*old.shape[:-1], room), dtype=np.int64)
+            row = np.zeros((*old.shape[:-1], room), dtype=old.dtype)
             row[..., : old.shape[-1] - past] = old[..., past:]
             setattr(self, name, row)
         self._sum, self._block = self._sums.data, self._blocks.data

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sim.draws import key
 from sim.request import Requests
@@ -39,7 +40,7 @@ class Path:
         """Summed-up cached tokens from round `done` on, with the entry behind the last round."""
         return self._drawn.sums[self._low + done : self._high + 1]
 
-    def blocks(self, done: int) -> Counts:
+    def blocks(self, done: int) -> NDArray[np.int32]:
         """KV blocks of the rounds from `done` on."""
         return self._drawn.blocks[self._low + done : self._high]
 

@@ -65,7 +65,7 @@ class Rounds:
     """
 
     sums: Counts
-    blocks: Counts
+    blocks: NDArray[np.int32]
     accepted: Counts
     drafted: Counts
     at_least: Counts | None = None
@@ -151,7 +151,7 @@ class Draw:
         if rule.ragged and len(blocks):
             apart = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds)) * (blocks.max() + 1)
             blocks = np.maximum.accumulate(blocks + apart) - apart
-        return Rounds(_summed(cached), blocks, accepted, drafted, at_least)
+        return Rounds(_summed(cached), blocks.astype(np.int32), accepted, drafted, at_least)
 
 
 def _summed(values: NDArray[np.integer]) -> Counts:

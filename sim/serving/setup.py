@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from sim.cost.lines import Lines
+from sim.cost.shape import Moments
 from sim.serving.kv import KvLayout
 from sim.serving.prefix import BlockIds
 from sim.serving.scheduler import Scheduler
@@ -22,30 +23,10 @@ class Prices(Protocol):
     def ragged(self, sequences: int, at_least: tuple[int, ...], context_tokens: int) -> int:
         """One step without prefill in which `at_least[j - 1]` sequences verify j drafts or more."""
 
-    def mixed(
-        self,
-        drafts: int,
-        sequences: int,
-        context_tokens: int,
-        chunks: int,
-        new_tokens: int,
-        history_tokens: int,
-        pairs: int,
-        completed: int,
-    ) -> int:
-        """One step with prefill; arguments as in `StepShape`."""
+    def mixed(self, drafts: int, sequences: int, context_tokens: int, moments: Moments) -> int:
+        """One step with prefill."""
 
-    def ragged_mixed(
-        self,
-        at_least: tuple[int, ...],
-        sequences: int,
-        context_tokens: int,
-        chunks: int,
-        new_tokens: int,
-        history_tokens: int,
-        pairs: int,
-        completed: int,
-    ) -> int:
+    def ragged_mixed(self, at_least: tuple[int, ...], sequences: int, context_tokens: int, moments: Moments) -> int:
         """`mixed` for sequences of different widths."""
 
 

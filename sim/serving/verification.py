@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sim.cost.shape import Moments
 from sim.serving.batch import Batch
 from sim.serving.block import Block, Pace, RaggedPace, SteadyPace
 from sim.serving.paths import Path, Paths
@@ -75,10 +76,10 @@ class Verification:
             pace = self._paces[key] = SteadyPace(self._prices.decode(*key), batch.ledger)
         return pace
 
-    def prefill_ticks(self, batch: Batch, decoding: int, moments: tuple[int, int, int, int, int]) -> int:
+    def prefill_ticks(self, batch: Batch, decoding: int, moments: Moments) -> int:
         """Ticks of one step that prefills, while `decoding` sequences (all or none) decode."""
         cached = batch.cached if decoding else 0
         if self._ragged:
             at_least = batch.ledger.at_least(batch.step) if decoding else ()
-            return self._prices.ragged_mixed(at_least, decoding, cached, *moments)
-        return self._prices.mixed(self.drafts, decoding, cached, *moments)
+            return self._prices.ragged_mixed(at_least, decoding, cached, moments)
+        return self._prices.mixed(self.drafts, decoding, cached, moments)

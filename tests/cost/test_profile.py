@@ -51,7 +51,7 @@ def test_a_measured_prefill_step_is_the_sum_of_its_rows(profile, sequences, chun
     attention = own.mixed_s(chunk, history, sequences, 1024) if sequences else own.prefill_s(chunk, history)
     tokens = int(np.asarray(ENGINE.padded_tokens(sequences + chunk)))
     step = pass_s(tokens) + own.row_s(sequences + 1) + own.LAYERS * attention + HOST
-    priced = prices(profile).mixed(0, sequences, sequences * 1024, 1, chunk, history, pairs, 1)
+    priced = prices(profile).mixed(0, sequences, sequences * 1024, (1, chunk, history, pairs, 1))
     assert seconds(priced) == pytest.approx(step, rel=1e-3)
 
 
@@ -60,7 +60,7 @@ def test_equal_prompts_are_one_beside_the_decodes_and_the_others_alone(profile):
     pairs = count * chunk * (chunk + 1) // 2
     attention = own.mixed_s(chunk, 0, 4, 1024) + (count - 1) * own.prefill_s(chunk, 0)
     step = pass_s(4 + count * chunk) + own.row_s(4 + count) + own.LAYERS * attention + HOST
-    priced = prices(profile).mixed(0, 4, 4 * 1024, count, count * chunk, 0, pairs, count)
+    priced = prices(profile).mixed(0, 4, 4 * 1024, (count, count * chunk, 0, pairs, count))
     assert seconds(priced) == pytest.approx(step, rel=1e-3)
 
 
@@ -69,7 +69,7 @@ def test_unequal_prompts_cost_between_equal_ones_and_a_single_one(profile):
 
     def step(*chunks: int) -> int:
         pairs = sum(chunk * (chunk + 1) // 2 for chunk in chunks)
-        return made.mixed(0, 4, 4096, len(chunks), sum(chunks), 0, pairs, 1)
+        return made.mixed(0, 4, 4096, (len(chunks), sum(chunks), 0, pairs, 1))
 
     assert step(new) < step(new - 128, 128) < step(new // 2, new // 2)
 
@@ -129,7 +129,7 @@ def test_moe_blocks_are_taken_at_the_experts_that_routing_hits(profile):
 
 def test_drafts_are_refused(profile):
     made = prices(profile)
-    for price in (lambda: made.decode(4, 3), lambda: made.mixed(3, 4, 400, 1, 16, 0, 136, 1),
+    for price in (lambda: made.decode(4, 3), lambda: made.mixed(3, 4, 400, (1, 16, 0, 136, 1)),
                   lambda: made.ragged(4, (2, 1), 400)):  # fmt: skip
         with pytest.raises(ValueError, match="prices no speculation"):
             price()

@@ -33,7 +33,7 @@ def test_one_rank_that_shares_nothing_takes_the_profiles_step(alone, sequences):
     priced = one.step([RankLoad(sequences)], [context])
     assert priced == pytest.approx(alone.decode(sequences, 0).at(context), rel=3e-4)
     mixed = one.step([RankLoad(sequences, moments=PROMPT)], [context])
-    assert mixed == pytest.approx(alone.mixed(0, sequences, context, *PROMPT), abs=2)
+    assert mixed == pytest.approx(alone.mixed(0, sequences, context, PROMPT), abs=2)
 
 
 def test_many_steps_are_single_steps_and_idle_ranks_wait(alone):

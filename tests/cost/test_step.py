@@ -83,8 +83,8 @@ def test_mixed_steps_in_ticks_equal_the_cost(cost):
     for shape in shapes(cost):
         ticks = times.mixed(
             cost.width - 1,
-            shape.sequences, shape.context_tokens, shape.chunks, shape.prefill_tokens,
-            shape.prefill_history_tokens, shape.prefill_pairs, shape.completed,
+            shape.sequences, shape.context_tokens,
+            (shape.chunks, shape.prefill_tokens, shape.prefill_history_tokens, shape.prefill_pairs, shape.completed),
         )  # fmt: skip
         assert ticks / TICKS_PER_S == pytest.approx(float(cost.seconds(shape)), rel=2e-3)
 

@@ -47,11 +47,11 @@ class CurvedPrices:
         drafting = sum(1e-4 * (j + 1) * count for j, count in enumerate(at_least))
         return round((float(self._decode_s(sequences + sum(at_least), context)) + drafting) * 10**12)
 
-    def ragged_mixed(self, at_least, sequences, context, chunks, new, history, pairs, completed):
-        moments = (sequences, context, chunks, new, history, pairs, completed)
-        return self.mixed(0, *moments) + 7 * sum(at_least) + len(at_least)
+    def ragged_mixed(self, at_least, sequences, context, moments):
+        return self.mixed(0, sequences, context, moments) + 7 * sum(at_least) + len(at_least)
 
-    def mixed(self, drafts, sequences, context, chunks, new, history, pairs, completed):
+    def mixed(self, drafts, sequences, context, moments):
+        chunks, new, history, pairs, completed = moments
         seconds = float(self._decode_s(sequences * (drafts + 1), context)) + 1e-5 * new + 2e-9 * pairs + 1e-8 * history
         return round((seconds + 3e-5 * chunks + 7e-5 * completed) * 10**12)
 

@@ -222,8 +222,8 @@ class ReferenceRank(ReferencePool):
         completed = sum(s.done + q == s.target for s, q in chunks)
         moments = (len(chunks), sum(q for _, q in chunks), sum(s.done for s, _ in chunks), pairs, completed)
         if self.ragged:
-            return self.prices.ragged_mixed(wider, len(decoders), context, *moments)
-        return self.prices.mixed(self.drafts, len(decoders), context, *moments)
+            return self.prices.ragged_mixed(wider, len(decoders), context, moments)
+        return self.prices.mixed(self.drafts, len(decoders), context, moments)
 
     def end_step(self):
         decoders, chunks, started = self.plan

@@ -107,7 +107,7 @@ def test_one_stage_is_no_pipeline():
             prices = CurvedPrices()
             if not moments[0]:
                 return [int(prices.decode(sequences, 0).at(context_tokens))]
-            return [prices.mixed(0, sequences, context_tokens, *moments)]
+            return [prices.mixed(0, sequences, context_tokens, moments)]
 
     requests = stream(120, 30.0)
     plain = Deployment(kv=TIGHT)

@@ -141,7 +141,7 @@ def test_steps_in_ticks_equal_the_cost(drafter, drafts):
             sequences=sequences, width=cost.width, context_tokens=sequences * 700, chunks=1, prefill_tokens=prompt,
             prefill_pairs=prompt * (prompt + 1) // 2, completed=completed,
         )  # fmt: skip
-        ticks = times.mixed(drafts, sequences, sequences * 700, 1, prompt, 0, prompt * (prompt + 1) // 2, completed)
+        ticks = times.mixed(drafts, sequences, sequences * 700, (1, prompt, 0, prompt * (prompt + 1) // 2, completed))
         assert ticks / TICKS_PER_S == pytest.approx(float(cost.seconds(shape)), rel=3e-3)
     decoding = StepShape(sequences=9, width=cost.width, context_tokens=6300)
     assert times.decode(9, drafts).at(6300) / TICKS_PER_S == pytest.approx(float(cost.seconds(decoding)), rel=2e-3)
