@@ -20,7 +20,8 @@ _TITLES = {
     "run_fit": "Deployments calibrated from a benchmark of their own",
     "bands": "How often the bands hold what was measured",
     "queueing": "Queueing theory",
-    "speed": "Speed of the simulator",
+    "speed": "Speed of the simulator in plain Python",
+    "speed_compiled": "Speed of the simulator, its serving loop compiled",
 }
 
 _INTRO = """# Accuracy

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from time import process_time
 
 from sim import compose, simulate
+from validation.build import SPEED_SUITE
 from validation.checks import Check
 
 REQUESTS, TENTH = 1_000_000, 100_000
@@ -61,7 +62,7 @@ def run(requests: int) -> Long:
 
 
 def _check(metric: str, value: float, bar: float, goal: float | None, note: str) -> Check:
-    return Check(suite="speed", case=CASE, metric=metric, value=value, bar=bar, goal=goal, n=REQUESTS, note=note)
+    return Check(suite=SPEED_SUITE, case=CASE, metric=metric, value=value, bar=bar, goal=goal, n=REQUESTS, note=note)
 
 
 if __name__ == "__main__":

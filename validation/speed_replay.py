@@ -7,6 +7,7 @@ from statistics import median
 from time import process_time
 
 from sim.cost.host import read_engine
+from validation.build import SPEED_SUITE
 from validation.checks import Check
 from validation.vllm import ENGINE
 from validation.vllm_replay import Player
@@ -20,7 +21,7 @@ def checks(data: Path | None, repeats: int) -> list[Check]:
     """Requests per second of the replay; without the data a line that says so."""
     if data is None or not (data / ROOT / "vllm_e2e").is_dir():
         note = "needs --data with llmservingsim/vllm_e2e"
-        return [Check(suite="speed", case=CASE, metric="skipped", value=None, note=note)]
+        return [Check(suite=SPEED_SUITE, case=CASE, metric="skipped", value=None, note=note)]
     player = Player.of(data, GPU, read_engine(ENGINE))
     preempted, seconds = player.replay(1.0).preemptions, []
     for _ in range(repeats):
@@ -32,7 +33,7 @@ def checks(data: Path | None, repeats: int) -> list[Check]:
     rate = n / median(seconds)
     return [
         Check(
-            suite="speed", case=CASE, metric="requests_per_s", value=rate, bar=3_000, goal=10_000, n=n,
+            suite=SPEED_SUITE, case=CASE, metric="requests_per_s", value=rate, bar=3_000, goal=10_000, n=n,
             at_least=True, note=note,
         )
     ]  # fmt: skip
