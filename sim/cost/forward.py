@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -128,24 +129,22 @@ class ForwardCost:
 
     def prefill_attention_s(self, shape: StepShape) -> Seconds:
         """Seconds of attention over the prefill chunks."""
-        peaks, total = self.peaks("bf16"), 0.0 * shape.prefill_tokens
-        for run in self.model.layers:
-            rank = self._attention(run)
+        peaks, total = self._attention_peaks, 0.0 * shape.prefill_tokens
+        for layers, rank in self._attentions:
             layer_s = rank.prefill(shape, self.constants.attention_prefill, peaks)
             if self.table is not None:
                 layer_s = self.table.prefill_s(rank, shape, layer_s, peaks)
-            total = total + run.count * layer_s
+            total = total + layers * layer_s
         return total
 
     def decode_attention_s(self, shape: StepShape) -> Seconds:
         """Seconds of attention of the decoding sequences."""
-        peaks, total = self.peaks("bf16"), 0.0 * np.asarray(shape.sequences)
-        for run in self.model.layers:
-            rank = self._attention(run)
+        peaks, total = self._attention_peaks, 0.0 * np.asarray(shape.sequences)
+        for layers, rank in self._attentions:
             layer_s = self._decode_s(rank, shape, peaks)
             if self.table is not None:
                 layer_s = self.table.decode_s(rank, shape, layer_s, peaks)
-            total = total + run.count * layer_s
+            total = total + layers * layer_s
         return total
 
     def _decode_s(self, rank: RankAttention, shape: StepShape, peaks: Peaks) -> Seconds:
@@ -196,8 +195,8 @@ class ForwardCost:
                 entering = self.data_parallel * tokens
                 hit = self._distinct(run, self.data_parallel * shape.sequences, shape.width, entering)
                 matrices += run.count * self._experts(run).work(hit, entering)
-            rank = self._attention(run)
-            attention += run.count * (rank.decode_work(shape) + rank.prefill_work(shape))
+        for layers, rank in self._attentions:
+            attention += layers * (rank.decode_work(shape) + rank.prefill_work(shape))
         compute_s = matrices.flops / self.gpu.flops_per_s(self.dtype) + attention.flops / self.gpu.flops_per_s("bf16")
         memory_s = (matrices.bytes + attention.bytes) / self.gpu.memory_bandwidth_bytes_per_s
         bound_s: Seconds = np.maximum(compute_s, memory_s)
@@ -225,8 +224,15 @@ class ForwardCost:
     def _linears(self, run: Layers) -> list[Linear]:
         return [*run.attention.linears(self.model.hidden), *run.ffn.linears(self.model.hidden)]
 
-    def _attention(self, run: Layers) -> RankAttention:
-        return RankAttention(run.attention, self.tensor_parallel, self.model.kv_bytes, self.model.state_bytes)
+    @cached_property
+    def _attention_peaks(self) -> Peaks:
+        return self.peaks("bf16")
+
+    @cached_property
+    def _attentions(self) -> list[tuple[int, RankAttention]]:
+        """How many layers of each kind, and the attention of one on a rank."""
+        cut = (self.tensor_parallel, self.model.kv_bytes, self.model.state_bytes)
+        return [(run.count, RankAttention(run.attention, *cut)) for run in self.model.layers]
 
     def _experts(self, run: Layers) -> RankExperts:
         tp, ep = (1, self.expert_ranks) if self.expert_parallel else (self.expert_ranks, 1)
