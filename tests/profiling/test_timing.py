@@ -21,7 +21,7 @@ def test_every_sample_is_one_call_after_a_warm_up() -> None:
     calls = []
     timing = measure(lambda: calls.append(time.sleep(0.002)), CPU, repeats=5)
     assert (len(calls), timing.samples) == (6, 5)
-    assert 0.002 <= timing.latency_s < 0.02
+    assert 0.002 <= timing.latency_s < 0.5  # seconds, whatever else the machine does
     assert (timing.graph, timing.l2_flushed) == (False, False)
 
 
