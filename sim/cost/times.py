@@ -94,9 +94,10 @@ class UniformTimes:
 
     def mixed(self, sequences: int, context_tokens: int, moments: Moments) -> int:
         """One step with prefill, in ticks."""
-        rows = sequences * self._width + moments[4]
+        chunks, _, _, _, completed = moments
+        rows = sequences * self._width + completed
         total = self._target.mixed(sequences, context_tokens, moments, rows) + self._sampling[rows]
-        total += self._host[sequences + moments[0]] + self._draft_tokens[sequences]
+        total += self._host[sequences + chunks] + self._draft_tokens[sequences]
         return total if self._drafting is None else total + self._drafting.mixed(sequences, context_tokens, moments)
 
 

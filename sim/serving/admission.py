@@ -37,6 +37,11 @@ class Room:
         self.decoding, self.decode_tokens, self.partial = decoding, decode_tokens, partial
         self.free_blocks, self.pool, self.decoded, self.batch = free_blocks, pool, decoded, batch
 
+    def keeping(self, blocks: int) -> Room:
+        """The same with so many of the free blocks kept back."""
+        free = max(0, self.free_blocks - blocks)
+        return Room(self.decoding, self.decode_tokens, self.partial, free, self.pool, self.decoded, self.batch)
+
     @property
     def future_blocks(self) -> int:
         """KV blocks that the running sequences will need in their last rounds and do not hold yet."""

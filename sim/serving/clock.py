@@ -56,7 +56,11 @@ class Clock(Environment):
         return int(next(self._eid))
 
     def run_out(self) -> None:
-        """`run()`, which looks for more than one way to end: until no event is left, or one fails."""
+        """Until no event is left, or one fails: `run()`, without the calls per event that a time to stop at takes.
+
+        Raises:
+            Exception: what a process raised.
+        """
         queue = self._queue
         while queue:
             self._now, _, _, event = heappop(queue)

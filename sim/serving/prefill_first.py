@@ -61,7 +61,7 @@ class SglangPrefillFirst(PrefillFirst):
     def chunks(self, waiting: Iterable[Sequence], room: Room) -> list[Chunk]:
         """As PrefillFirst, in what the growth of the running sequences leaves free."""
         if room.decoding:
-            room.free_blocks = max(0, room.free_blocks - int(self.growth * room.future_blocks))
+            room = room.keeping(int(self.growth * room.future_blocks))
         return PrefillFirst.chunks(self, waiting, room)
 
     def victim(self, batch: Batch) -> Sequence:

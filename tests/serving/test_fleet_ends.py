@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from sim.metrics.record import NOT_YET, Recorder
-from sim.serving.clock import Clock
+from sim.serving.clock import PLAN, Clock, at
 from sim.serving.ending import DeadlockError, run_to_end
 from sim.serving.failures import PlannedFailures, RandomFailures
 from sim.serving.fleet import ReplicaFleet
@@ -214,3 +214,15 @@ def test_runs_outside_the_main_thread():
     thread.start()
     thread.join()
     assert min(done[0].finish) > 0
+
+
+def test_what_a_process_raises_reaches_the_caller():
+    def broken(env):
+        yield at(env, 5, PLAN)
+        raise LookupError("no such thing")
+
+    env = Clock()
+    env.process(broken(env))
+    with pytest.raises(LookupError, match="no such thing"):
+        env.run_out()
+    assert env.now == 5
